@@ -1,0 +1,77 @@
+# Thin on purpose: each target is one or two commands that can be typed by hand after `. scripts/env.sh`.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check fmt fmt-check clippy tidy gate deny sim doctor mutants fuzz bench clean
+
+ENV := source scripts/env.sh &&
+# In CI the lock file decides; elsewhere cargo may extend it.
+LOCKED := $(if $(CI),$(if $(wildcard Cargo.lock),--locked))
+
+SEEDS ?= 1000
+SECONDS ?= 60
+BENCH ?= --workload w1 --self-host
+ARGS ?=
+SIM_ARGS ?=
+SIM := cargo run $(LOCKED) --profile sim -p wukong-sim --bin sim
+
+help: ## this list
+	@echo "First time on a machine with Rust: make run, or make test (wants Node too). Both set everything up and say so."
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: ## system packages and the RocksDB library (once, 10 to 20 minutes); says what it does
+	@scripts/setup.sh
+
+run: setup ## build the server and run it: make run ARGS="--config wk.yaml"
+	@$(ENV) { test -x "$$CARGO_TARGET_DIR/release/wukongim" || echo "run: first release build: a few minutes"; }
+	@$(ENV) cargo build $(LOCKED) --release -p wukong-runtime
+	@$(ENV) exec "$$CARGO_TARGET_DIR/release/wukongim" run $(ARGS)
+
+test: ## every test, end to end ones included: make test ARGS="-p wukong-core name"
+	@scripts/setup.sh test
+	@$(ENV) { test -d "$$CARGO_TARGET_DIR/debug" || echo "test: first build, release and debug: several minutes"; }
+	$(ENV) cargo build $(LOCKED) --release -p wukong-runtime
+	$(ENV) WUKONGIM_BIN="$$CARGO_TARGET_DIR/release/wukongim" cargo test $(LOCKED) $(if $(ARGS),$(ARGS),--workspace)
+
+check: ## fast, changes nothing: format, lints, rules of the tree, purity gate, licences
+	@scripts/setup.sh packages
+	@$(MAKE) --no-print-directory fmt-check clippy tidy gate deny
+
+fmt: ## format everything
+	$(ENV) cargo fmt --all && rustfmt --edition 2024 core/gate/src/lib.rs
+	$(if $(wildcard fuzz/Cargo.toml),$(ENV) cargo fmt --manifest-path fuzz/Cargo.toml)
+
+fmt-check:
+	$(ENV) cargo fmt --all --check && rustfmt --edition 2024 --check core/gate/src/lib.rs
+	$(if $(wildcard fuzz/Cargo.toml),$(ENV) cargo fmt --manifest-path fuzz/Cargo.toml --check)
+
+clippy:
+	$(ENV) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+tidy: ## the rules of the tree (tests/tidy.rs)
+	$(ENV) cargo test $(LOCKED) -q -p wukong-tests --test tidy
+
+gate: ## core and proto link without std, and the gate would notice
+	@scripts/gate.sh
+
+deny: ## licences, bans, sources of third-party crates
+	@scripts/deny.sh
+
+sim: ## simulated worlds: make sim SEEDS=10000
+	$(ENV) $(SIM) -- sweep --seeds $(SEEDS) $(SIM_ARGS)
+
+doctor: ## the simulator is deterministic
+	$(ENV) $(SIM) -- doctor
+
+mutants: ## plant known bugs; fails when the simulator misses one
+	$(ENV) $(SIM) --features mutants -- mutants
+
+fuzz: ## every fuzz target for a while: make fuzz SECONDS=600
+	$(ENV) fuzz/run.sh $(SECONDS)
+
+bench: ## load a node on this machine: make bench BENCH="--workload w1 --self-host"
+	@scripts/setup.sh
+	$(ENV) cargo run $(LOCKED) --release -p wukong-runtime -- bench $(BENCH)
+
+clean: ## remove the build artefacts (shared by all clones); keeps the RocksDB library
+	$(ENV) cargo clean

@@ -1,0 +1,3 @@
+//! The channel pool and the channel machine.
+
+pub mod id;

@@ -1,0 +1,51 @@
+//! Counts of what a shard did, each with a stable name.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Monotonic counts since the shard started.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// Names and values, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    inputs,
+    connections_opened,
+    connections_closed,
+    connects_accepted,
+    connects_refused,
+    sends,
+    sendacks_success,
+    sendacks_refused,
+    /// Owed acks that the owner's deadline answered.
+    sendacks_timed_out,
+    dedup_hits,
+    dedup_loads,
+    recvs,
+    recv_retries,
+    recvacks,
+    pings,
+    persists,
+    persisted_bytes,
+    appends,
+    appended_entries,
+    loads,
+    late_completions,
+    mail_out,
+    mail_waits,
+    queue_refusals,
+    frames_ignored,
+    violations,
+    channels_activated,
+    channels_settled,
+    channels_evicted,
+    slot_entries,
+    untracked_recvs,
+}

@@ -1,0 +1,3 @@
+//! Events that travel between machines.
+
+pub mod mail;

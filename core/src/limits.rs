@@ -1,0 +1,134 @@
+//! Every limit of the core, with its unit and what happens beyond it (architecture section 10).
+
+use core::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// No complete CONNECT within this: closed.
+pub const FIRST_FRAME: Duration = Duration::from_secs(5);
+/// CONNECT received but not answered within this more: closed without CONNACK.
+pub const AUTH: Duration = Duration::from_secs(5);
+/// No inbound byte for this long: closed, no frame.
+pub const IDLE: Duration = Duration::from_secs(180);
+/// Time a kicked connection has to drain its DISCONNECT (semantics 3.4).
+pub const KICK_CLOSE: Duration = Duration::from_secs(2);
+/// The same after a master token was replaced (semantics 3.3.1).
+pub const TOKEN_KICK_CLOSE: Duration = Duration::from_secs(10);
+/// A graceful stop finishes commits within this.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Inbound bytes not yet decoded: beyond it the connection is closed.
+pub const INBOUND_BYTES_MAX: usize = MIB + 64 * KIB;
+/// Bytes held while CONNECT is being answered: beyond it the connection is closed.
+pub const HELD_BYTES_MAX: usize = 64 * KIB;
+/// Bytes waiting to be written: beyond it the connection is closed.
+pub const OUTBOUND_BYTES_MAX: usize = 4 * MIB;
+/// Plaintext payload on every entry path: beyond it SENDACK NotAllowSend. An encrypted RECV then fits a client's 1 MiB.
+pub const PAYLOAD_MAX: usize = 700 * KIB;
+/// Bytes of a channel id given by a client: beyond it SENDACK ChannelIDError.
+pub const CHANNEL_ID_MAX: usize = 255;
+/// Bytes of a uid: beyond it CONNACK AuthFail.
+pub const UID_MAX: usize = 120;
+/// Bytes of a client_msg_no: beyond it SENDACK NotAllowSend.
+pub const CLIENT_MSG_NO_MAX: usize = 255;
+/// Bytes of a token: beyond it CONNACK AuthFail, or an API refusal.
+pub const TOKEN_MAX: usize = 1024;
+
+/// Events waiting per user: beyond it SENDACK RateLimit.
+pub const USER_QUEUE_MAX: usize = 1_000;
+/// Events waiting per channel: beyond it SENDACK RateLimit.
+pub const CHANNEL_QUEUE_MAX: usize = 1_000;
+/// Events waiting per pusher lane: beyond it the channel's distribution waits.
+pub const LANE_QUEUE_MAX: usize = 4_096;
+/// Pusher lanes of a shard.
+pub const LANES: usize = 64;
+/// Events a drain takes from one queue before the next queue runs.
+pub const DRAIN_EVENTS_MAX: usize = 100;
+/// Events one `handle` runs before it returns to the shell.
+pub const TURN_EVENTS_MAX: usize = 256;
+/// Parked loads per channel: beyond it the queue waits.
+pub const PARKED_MAX: usize = 16;
+
+/// Entries of one append group.
+pub const APPEND_ENTRIES_MAX: usize = 1_024;
+/// Bytes of one append group, or one entry.
+pub const APPEND_BYTES_MAX: usize = MIB;
+/// Uncommitted bytes a group keeps in memory: beyond it proposals are refused.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
+/// Entries between two head rows of a channel: bounds what activation reads.
+pub const HEAD_EVERY: u64 = 256;
+
+/// Absolute deadline of a SEND at its owner; then SENDACK SystemError.
+pub const OWED_ACK: Duration = Duration::from_secs(10);
+/// SENDs of one connection without SENDACK: beyond it reading pauses.
+pub const OWED_ACKS_MAX: usize = 1_024;
+/// Deadline of an API call.
+pub const CALL: Duration = Duration::from_secs(10);
+/// API calls in flight per shard: beyond it Busy.
+pub const CALLS_MAX: usize = 4_096;
+/// Loads in flight per shard: beyond it they wait in the core.
+pub const LOADS_MAX: usize = 256;
+/// Points of one load.
+pub const LOAD_POINTS_MAX: usize = 4_096;
+
+/// Work mail in flight to one shard: beyond it new work waits at its producer.
+pub const MAIL_CREDIT: usize = 8_192;
+
+/// RECVs without RECVACK per connection: beyond it they are sent untracked (semantics 5.7.4).
+pub const UNACKED_MAX: usize = 1_024;
+/// Time between two transmissions of a RECV (semantics 5.7.1).
+pub const RETRY_EVERY: Duration = Duration::from_secs(60);
+/// Repetitions of a RECV.
+pub const RETRY_MAX: u8 = 5;
+
+/// Connections per uid: beyond it the oldest slave connection is closed.
+pub const CONNS_PER_UID: usize = 64;
+/// Connections per shard.
+pub const CONNS_MAX: usize = 1_000_000;
+/// Connections of a shard that have not authenticated: beyond it new ones are closed.
+pub const UNAUTHENTICATED_MAX: usize = 20_000;
+
+/// A channel leader idle this long settles (cluster-and-raft 4.19).
+pub const SETTLE_IDLE: Duration = Duration::from_secs(10);
+/// A settled channel idle this long leaves memory.
+pub const EVICT_IDLE: Duration = Duration::from_secs(60);
+/// Channels in memory per shard: beyond it idle settled ones are evicted first, then new ones are refused as Busy.
+pub const CHANNELS_MAX: usize = 200_000;
+/// Users in memory without a connection are dropped at once; with one they stay.
+pub const DEDUP_BYTES_MAX: usize = 64 * MIB;
+
+/// Length of a reserved block of message ids (semantics 4.9.1).
+pub const ID_BLOCK_MS: u64 = 1_000;
+/// Entries a slot keeps in its log behind the applied one.
+pub const SLOT_LOG_SUFFIX: u64 = 10_000;
+/// Keys one slot command may read.
+pub const READ_SET_MAX: usize = 4_096;
+/// Clean rows a slot overlay keeps.
+pub const OVERLAY_ROWS_MAX: usize = 4_096;
+
+/// Messages of one sync answer.
+pub const SYNC_MESSAGES_MAX: i64 = 10_000;
+/// The same when the caller gives none.
+pub const SYNC_MESSAGES_DEFAULT: i64 = 100;
+/// Bytes of one sync answer: the page ends earlier, with more = 1.
+pub const SYNC_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Conversation rows read per user.
+pub const CONVERSATIONS_MAX: u32 = 10_000;
+
+/// Largest RECV: setting, seven texts' lengths, ids, and the base64 of the padded ciphertext.
+pub const RECV_OVERHEAD_MAX: usize = 64 * KIB;
+
+const _: () = {
+    let ciphertext = 16 * (PAYLOAD_MAX / 16 + 1);
+    assert!(4 * ciphertext.div_ceil(3) + RECV_OVERHEAD_MAX <= wukong_proto::FRAME_BODY_MAX);
+    assert!(PAYLOAD_MAX < INBOUND_BYTES_MAX && INBOUND_BYTES_MAX < OUTBOUND_BYTES_MAX);
+    assert!(PAYLOAD_MAX < APPEND_BYTES_MAX && APPEND_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
+    assert!(APPEND_ENTRIES_MAX >= CHANNEL_QUEUE_MAX);
+    assert!(OWED_ACKS_MAX >= USER_QUEUE_MAX);
+    assert!(IDLE.as_secs() >= 150, "clients ping every 120 s at the slowest");
+    assert!(CALL.as_secs() >= OWED_ACK.as_secs());
+    assert!(LOAD_POINTS_MAX >= READ_SET_MAX);
+    // A person channel's composed id is two uids and an `@`.
+    assert!(2 * UID_MAX < CHANNEL_ID_MAX);
+};

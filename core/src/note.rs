@@ -1,0 +1,21 @@
+//! Observations for logs and metrics. Dropping one changes no behaviour.
+
+use crate::error::StoreFault;
+use crate::ids::{ConnId, SlotId};
+use crate::output::CloseReason;
+use wukong_proto::{ReasonCode, Text, Violation};
+
+/// Something worth telling an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Hydration ended: slots lead and calls are served.
+    Ready,
+    ConnectRefused { conn: ConnId, uid: Text, reason: ReasonCode },
+    Connected { conn: ConnId, uid: Text },
+    Broken { conn: ConnId, violation: Violation },
+    Closed { conn: ConnId, reason: CloseReason },
+    StoreFailed { fault: StoreFault },
+    /// The shard ends: a write failed, and what it promised can no longer be kept.
+    Halted { fault: StoreFault },
+    SlotStopped { slot: SlotId, why: &'static str },
+}
