@@ -66,8 +66,8 @@ doctor: ## the simulator is deterministic
 mutants: ## plant known bugs; fails when the simulator misses one
 	$(ENV) $(SIM) --features mutants -- mutants
 
-fuzz: ## every fuzz target for a while: make fuzz SECONDS=600
-	$(ENV) fuzz/run.sh $(SECONDS)
+fuzz: ## all fuzz targets, that long together: make fuzz SECONDS=600
+	$(ENV) FUZZ_TARGET_DIR="$${FUZZ_TARGET_DIR:-$$CARGO_TARGET_DIR/fuzz}" fuzz/run.sh $(SECONDS)
 
 bench: ## load a node on this machine: make bench BENCH="--workload w1 --self-host"
 	@scripts/setup.sh

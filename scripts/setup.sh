@@ -24,6 +24,9 @@ esac
 # --- Rust -------------------------------------------------------------------------------------------------------------
 # shellcheck source=scripts/env.sh
 . "$root/scripts/env.sh"
+# Ours is named after the compiler, which may be about to be installed; somebody else's stays as it is.
+own_rocksdb=no
+case "$ROCKSDB_LIB_DIR" in "$WUKONG_CACHE"/rocksdb-*) own_rocksdb=yes ;; esac
 pin=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' "$root/rust-toolchain.toml" 2>/dev/null || true)
 have cargo || die "cargo not found. Install Rust ${pin:-1.95} or newer with rustup (https://rustup.rs), then repeat."
 if ! cargo_version=$(cd "$root" && cargo --version 2>&1); then
@@ -71,7 +74,8 @@ if [ -z "${LIBCLANG_PATH:-}" ]; then
         need "libclang-common-$v-dev" "its headers"
     fi
 fi
-have c++ || have "${CXX:-g++}" || need g++ "C++ compiler for RocksDB"
+cxx=${CXX:-c++}
+have "${cxx%% *}" || need g++ "C++ compiler for RocksDB"
 have cc || need gcc "linker for Rust"
 have make || need make "the Makefile"
 have flock || need util-linux "flock"
@@ -112,14 +116,13 @@ if [ "$goal" = test ]; then
 fi
 
 # --- RocksDB ----------------------------------------------------------------------------------------------------------
-if [ "$goal" != packages ]; then
-    if [ "$ROCKSDB_LIB_DIR" = "$("$root/scripts/rocksdb.sh" --print-dir)" ]; then
-        "$root/scripts/rocksdb.sh"
-    elif [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ] || [ -f "$ROCKSDB_LIB_DIR/librocksdb.so" ]; then
-        say "RocksDB: using yours, ROCKSDB_LIB_DIR=$ROCKSDB_LIB_DIR"
-    else
-        die "ROCKSDB_LIB_DIR=$ROCKSDB_LIB_DIR holds no librocksdb. Unset it to have the library built, or correct it."
-    fi
+if [ "$own_rocksdb" = yes ]; then
+    ROCKSDB_LIB_DIR=$("$root/scripts/rocksdb.sh" --print-dir)
+    if [ "$goal" != packages ]; then "$root/scripts/rocksdb.sh"; fi
+elif [ -f "$ROCKSDB_LIB_DIR/librocksdb.a" ]; then
+    say "RocksDB: using yours, ROCKSDB_LIB_DIR=$ROCKSDB_LIB_DIR"
+else
+    die "ROCKSDB_LIB_DIR=$ROCKSDB_LIB_DIR holds no librocksdb.a. Unset it to have the library built, or correct it."
 fi
 
 # --- The same environment for a bare `cargo build` ----------------------------------------------------------------------
@@ -133,7 +136,9 @@ target-dir = \"$WUKONG_CACHE/target\"
 [env]
 ROCKSDB_LIB_DIR = \"$ROCKSDB_LIB_DIR\"
 ROCKSDB_STATIC = \"$ROCKSDB_STATIC\""
-if [ "$(cat "$settings" 2>/dev/null)" != "$wanted" ]; then
+if [ "$goal" = packages ] && [ ! -f "$ROCKSDB_LIB_DIR/librocksdb.a" ]; then
+    say "the RocksDB library is not built yet; make setup, run or test will do that"
+elif [ "$(cat "$settings" 2>/dev/null)" != "$wanted" ]; then
     printf '%s\n' "$wanted" >"$settings"
     say "wrote .cargo/local.toml: plain cargo now uses the same library and the same target folder as make"
 fi

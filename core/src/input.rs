@@ -31,14 +31,36 @@ pub enum CloseCause {
 /// An input of the shard (architecture section 2).
 #[derive(Clone, Debug)]
 pub enum Input {
-    ConnOpened { conn: ConnId, transport: Transport, peer: SocketAddr },
-    ConnReceived { conn: ConnId, bytes: Bytes },
+    ConnOpened {
+        conn: ConnId,
+        transport: Transport,
+        peer: SocketAddr,
+    },
+    ConnReceived {
+        conn: ConnId,
+        bytes: Bytes,
+    },
     /// Write credit: `bytes` of what was written left for the kernel.
-    ConnDrained { conn: ConnId, bytes: u32 },
-    ConnClosed { conn: ConnId, cause: CloseCause },
-    Mail { from: ShardId, mail: Mail },
-    Completed { op: OpId, completion: Completion },
-    Call { call: CallId, request: ApiRequest },
+    ConnDrained {
+        conn: ConnId,
+        bytes: u32,
+    },
+    ConnClosed {
+        conn: ConnId,
+        cause: CloseCause,
+    },
+    Mail {
+        from: ShardId,
+        mail: Mail,
+    },
+    Completed {
+        op: OpId,
+        completion: Completion,
+    },
+    Call {
+        call: CallId,
+        request: ApiRequest,
+    },
     /// `poll_timeout` has passed. An early one does nothing.
     Deadline,
     /// Graceful stop: finish what is owed, close connections, accept nothing new.
@@ -49,7 +71,10 @@ impl Input {
     /// New work waits while `wants_input()` is false; completions, credits, mail and deadlines never do.
     #[must_use]
     pub const fn is_new_work(&self) -> bool {
-        matches!(self, Self::ConnReceived { .. } | Self::Call { .. } | Self::ConnOpened { .. })
+        matches!(
+            self,
+            Self::ConnReceived { .. } | Self::Call { .. } | Self::ConnOpened { .. }
+        )
     }
 }
 

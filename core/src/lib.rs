@@ -8,20 +8,28 @@
 extern crate alloc;
 
 pub mod api;
+mod call;
 pub mod channel;
+pub mod cluster;
+pub mod conn;
 pub mod counters;
+mod ctx;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod input;
 pub mod limits;
 pub mod map;
+pub mod mutants;
 pub mod note;
 pub mod output;
+pub mod pusher;
+pub mod raft;
 pub mod rng;
 pub mod shard;
 pub mod store;
 pub mod time;
+pub mod user;
 
 pub use input::{CloseCause, Completion, Input, Transport};
 pub use output::{CloseReason, Effect, Frames, Lane, Output, PersistClass};

@@ -47,6 +47,8 @@ pub const LANES: usize = 64;
 pub const DRAIN_EVENTS_MAX: usize = 100;
 /// Events one `handle` runs before it returns to the shell.
 pub const TURN_EVENTS_MAX: usize = 256;
+/// Machines waiting to run, and mail to itself: beyond it the shard takes no new work until it caught up.
+pub const RUN_QUEUE_HIGH: usize = 65_536;
 /// Parked loads per channel: beyond it the queue waits.
 pub const PARKED_MAX: usize = 16;
 
@@ -126,7 +128,10 @@ const _: () = {
     assert!(PAYLOAD_MAX < APPEND_BYTES_MAX && APPEND_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
     assert!(APPEND_ENTRIES_MAX >= CHANNEL_QUEUE_MAX);
     assert!(OWED_ACKS_MAX >= USER_QUEUE_MAX);
-    assert!(IDLE.as_secs() >= 150, "clients ping every 120 s at the slowest");
+    assert!(
+        IDLE.as_secs() >= 150,
+        "clients ping every 120 s at the slowest"
+    );
     assert!(CALL.as_secs() >= OWED_ACK.as_secs());
     assert!(LOAD_POINTS_MAX >= READ_SET_MAX);
     // A person channel's composed id is two uids and an `@`.

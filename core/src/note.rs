@@ -10,12 +10,32 @@ use wukong_proto::{ReasonCode, Text, Violation};
 pub enum Note {
     /// Hydration ended: slots lead and calls are served.
     Ready,
-    ConnectRefused { conn: ConnId, uid: Text, reason: ReasonCode },
-    Connected { conn: ConnId, uid: Text },
-    Broken { conn: ConnId, violation: Violation },
-    Closed { conn: ConnId, reason: CloseReason },
-    StoreFailed { fault: StoreFault },
+    ConnectRefused {
+        conn: ConnId,
+        uid: Text,
+        reason: ReasonCode,
+    },
+    Connected {
+        conn: ConnId,
+        uid: Text,
+    },
+    Broken {
+        conn: ConnId,
+        violation: Violation,
+    },
+    Closed {
+        conn: ConnId,
+        reason: CloseReason,
+    },
+    StoreFailed {
+        fault: StoreFault,
+    },
     /// The shard ends: a write failed, and what it promised can no longer be kept.
-    Halted { fault: StoreFault },
-    SlotStopped { slot: SlotId, why: &'static str },
+    Halted {
+        fault: StoreFault,
+    },
+    SlotStopped {
+        slot: SlotId,
+        why: &'static str,
+    },
 }

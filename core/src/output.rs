@@ -48,19 +48,37 @@ pub enum PersistClass {
 /// Work for the shell.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    Persist { batch: WriteBatch, class: PersistClass },
+    Persist {
+        batch: WriteBatch,
+        class: PersistClass,
+    },
     Load(Load),
 }
 
 /// An output of the shard (architecture section 2).
 #[derive(Clone, Debug)]
 pub enum Output {
-    Write { conn: ConnId, frames: Frames },
+    Write {
+        conn: ConnId,
+        frames: Frames,
+    },
     /// Write what was handed over before, then close.
-    Close { conn: ConnId, reason: CloseReason },
-    Mail { to: ShardId, mail: Mail },
-    Start { op: OpId, effect: Effect },
-    Answer { call: CallId, answer: ApiAnswer },
+    Close {
+        conn: ConnId,
+        reason: CloseReason,
+    },
+    Mail {
+        to: ShardId,
+        mail: Mail,
+    },
+    Start {
+        op: OpId,
+        effect: Effect,
+    },
+    Answer {
+        call: CallId,
+        answer: ApiAnswer,
+    },
     Note(Note),
 }
 
@@ -81,8 +99,14 @@ impl Output {
         match self {
             Self::Write { conn, .. } | Self::Close { conn, .. } => Lane::Conn(*conn),
             Self::Mail { to, .. } => Lane::Mail(*to),
-            Self::Start { effect: Effect::Persist { .. }, .. } => Lane::Persist,
-            Self::Start { effect: Effect::Load(_), .. } => Lane::Load,
+            Self::Start {
+                effect: Effect::Persist { .. },
+                ..
+            } => Lane::Persist,
+            Self::Start {
+                effect: Effect::Load(_),
+                ..
+            } => Lane::Load,
             Self::Answer { .. } => Lane::Answer,
             Self::Note(_) => Lane::Note,
         }

@@ -1,12 +1,24 @@
 //! The shard: routes inputs to machines and drains their outputs. It decides nothing.
 
+use crate::call::Calls;
+use crate::channel::Channels;
+use crate::cluster::{Command, Outcome, Slots, Waiter};
+use crate::conn::Conns;
 use crate::counters::Counters;
-use crate::error::BootError;
-use crate::ids::{Incarnation, NodeId, ShardId, StoreId};
-use crate::input::Input;
+use crate::ctx::{Ctx, Done, LoadWaiter, PersistWaiter, RunKey, Timer};
+use crate::error::{BootError, Refusal, StoreFault};
+use crate::event::mail::{Mail, Reply, Work};
+use crate::ids::{ChannelKey, Incarnation, NodeId, ShardId, StoreId, slot_of};
+use crate::input::{Completion, Input};
+use crate::limits;
+use crate::note::Note;
 use crate::output::Output;
-use crate::rng::Seed;
+use crate::pusher::Pusher;
+use crate::rng::{Seed, Stream};
+use crate::store::Found;
 use crate::time::{Instant, Now};
+use crate::user::Users;
+use alloc::vec::Vec;
 use wukong_proto::Text;
 
 /// What the operator chose. Equal on all shards of a node but for `shard`.
@@ -24,12 +36,17 @@ pub struct ShardConfig {
     pub overlay_rows_max: usize,
     /// Memory of recent message keys; results do not depend on it.
     pub dedup_bytes_max: usize,
+    /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
+    pub mail_credit: usize,
+    /// The planted bug of this run.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::mutants::Mutant>,
 }
 
 impl Default for ShardConfig {
     fn default() -> Self {
         Self {
-            node: NodeId(1001 % 1024),
+            node: NodeId(1001),
             shard: ShardId(0),
             shards: 1,
             slots: 64,
@@ -37,6 +54,9 @@ impl Default for ShardConfig {
             manager_token: None,
             overlay_rows_max: crate::limits::OVERLAY_ROWS_MAX,
             dedup_bytes_max: crate::limits::DEDUP_BYTES_MAX,
+            mail_credit: crate::limits::MAIL_CREDIT,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }
@@ -64,37 +84,121 @@ pub enum TimerKind {
 /// One shard of a node: all protocol state, no IO.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    counters: Counters,
+    ctx: Ctx,
+    conns: Conns,
+    users: Users,
+    channels: Channels,
+    pusher: Pusher,
+    slots: Slots,
+    calls: Calls,
+    /// The machines have handled inputs since the last drain.
+    gathered: bool,
+    ready: bool,
+    stopping: Option<Instant>,
+    stop_timer_at: Instant,
 }
 
 impl Shard {
     /// # Errors
     /// The configuration is impossible.
-    pub fn new(_config: ShardConfig, _boot: Boot, _seed: Seed, _now: Now) -> Result<Self, BootError> {
-        Ok(Self { counters: Counters::default() })
+    pub fn new(config: ShardConfig, boot: Boot, seed: Seed, now: Now) -> Result<Self, BootError> {
+        if config.node.0 == 0 || config.node.0 > 1023 {
+            return Err(BootError::NodeOutOfRange);
+        }
+        if config.shards == 0 || config.shards > 16 || config.shard.0 >= config.shards {
+            return Err(BootError::ShardOutOfRange);
+        }
+        if config.slots == 0 || config.slots == u16::MAX {
+            return Err(BootError::SlotsOutOfRange);
+        }
+        assert!(
+            config.mail_credit >= limits::CONNS_PER_UID,
+            "mail credit below what one delivery needs"
+        );
+        let mut hash = Stream::fork(&seed.jitter, "hash");
+        let mut ctx = Ctx::new(config, boot, now, hash.u64());
+        let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash.u64());
+        let users = Users::new(hash.u64());
+        let seeds = [hash.u64(), hash.u64(), hash.u64(), hash.u64()];
+        let channels = Channels::new(&ctx.config, seeds);
+        let slots = Slots::boot(&mut ctx);
+        Ok(Self {
+            ctx,
+            conns,
+            users,
+            channels,
+            pusher: Pusher::default(),
+            slots,
+            calls: Calls::default(),
+            gathered: true,
+            ready: false,
+            stopping: None,
+            stop_timer_at: Instant::NEVER,
+        })
     }
 
     /// Total: never fails, never panics on outside bytes.
-    pub fn handle(&mut self, _now: Now, _input: Input) {
-        self.counters.inputs += 1;
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.ctx.now = now;
+        self.ctx.counters.inputs += 1;
+        if self.ctx.halted {
+            return;
+        }
+        self.gathered = true;
+        match input {
+            Input::ConnOpened { conn, .. } => self.conns.open(&mut self.ctx, conn),
+            Input::ConnReceived { conn, bytes } => self.conns.received(&mut self.ctx, conn, bytes),
+            Input::ConnDrained { conn, bytes } => self.conns.drained(conn, bytes),
+            Input::ConnClosed { conn, .. } => self.conns.closed(&mut self.ctx, conn),
+            Input::Mail { from, mail } => self.on_mail(from, mail),
+            Input::Completed { op, completion } => self.on_completed(op, completion),
+            Input::Call { call, request } => {
+                if self.ready && self.stopping.is_none() {
+                    self.calls
+                        .begin(&mut self.ctx, &mut self.slots, call, request);
+                } else {
+                    let answer = crate::api::ApiAnswer::Refused(Refusal::Busy);
+                    self.ctx.push(Output::Answer { call, answer });
+                }
+            }
+            Input::Deadline => self.on_deadline(),
+            Input::Stop => self.begin_stop(),
+        }
+        self.turn();
     }
 
     /// The next output. Many inputs may be handled before a drain; what they caused is batched.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        if self.gathered && !self.ctx.halted {
+            self.gathered = false;
+            self.channels.flush(&mut self.ctx);
+            self.turn();
+            self.conns.flush(&mut self.ctx);
+            self.ctx.flush_credit_out();
+            self.ctx.flush_store();
+        }
+        self.ctx.pop()
     }
 
     /// When to hand in `Input::Deadline` at the latest, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
-        None
+        if self.ctx.halted {
+            return None;
+        }
+        if !self.ctx.run.is_empty() || !self.ctx.local.is_empty() {
+            return Some((self.ctx.now.mono, TimerKind::Run));
+        }
+        self.ctx.next_timeout()
     }
 
     /// False: hand in no new work (connection bytes, connections, API calls); everything else always.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        true
+        self.ready
+            && !self.ctx.halted
+            && self.ctx.run.len() + self.ctx.local.len() < limits::RUN_QUEUE_HIGH
     }
 
     /// For checks, metrics and admin; never for decisions elsewhere.
@@ -102,6 +206,333 @@ impl Shard {
     pub fn view(&self) -> ShardView<'_> {
         ShardView { shard: self }
     }
+
+    /// Runs machines until nothing is left to do or the turn is long enough.
+    fn turn(&mut self) {
+        let mut budget = limits::TURN_EVENTS_MAX;
+        while budget > 0 {
+            if let Some(mail) = self.ctx.local.pop_front() {
+                let me = self.ctx.me();
+                self.on_mail(me, mail);
+                budget -= 1;
+            } else if let Some(key) = self.ctx.run.pop_front() {
+                budget = budget.saturating_sub(self.run(key).max(1));
+            } else if !self.ctx.flush_credit_self() {
+                break;
+            }
+        }
+        self.check_ready();
+        self.check_stop();
+    }
+
+    fn run(&mut self, key: RunKey) -> usize {
+        let Self {
+            ctx,
+            conns,
+            users,
+            channels,
+            pusher,
+            slots,
+            ..
+        } = self;
+        match key {
+            RunKey::Conn(id) => {
+                conns.run(ctx, id);
+                1
+            }
+            RunKey::User(index) => users.run(ctx, slots, index),
+            RunKey::Channel(index) => channels.run(ctx, index),
+            RunKey::Lane(index) => pusher.run(ctx, users, index),
+            RunKey::Retry => {
+                users.on_retry_timer(ctx);
+                1
+            }
+        }
+    }
+
+    fn on_mail(&mut self, from: ShardId, mail: Mail) {
+        let Self {
+            ctx,
+            conns,
+            users,
+            channels,
+            pusher,
+            slots,
+            calls,
+            ..
+        } = self;
+        match mail {
+            Mail::Credit(count) => ctx.credited(from, count),
+            Mail::Work(work) => match work {
+                Work::Connect(event) => users.on_connect(ctx, from, event),
+                Work::Send(event) => users.on_send(ctx, from, event),
+                Work::RecvAck {
+                    conn,
+                    uid,
+                    message_id,
+                } => users.on_recv_ack(ctx, from, &uid, conn, message_id),
+                Work::ChannelSend(event) => {
+                    ctx.work_done(from);
+                    channels.on_send(ctx, slots, event);
+                }
+                Work::Push(push) => pusher.accept(ctx, *push),
+                Work::Deliver {
+                    conn,
+                    delivery,
+                    dup,
+                } => {
+                    ctx.work_done(from);
+                    conns.deliver(ctx, conn, &delivery, dup);
+                }
+            },
+            Mail::Reply(reply) => match reply {
+                Reply::Connected { conn, verdict } => conns.on_connected(ctx, conn, verdict),
+                Reply::SendAck {
+                    conn,
+                    owed_id,
+                    message_id,
+                    seq,
+                    reason,
+                } => {
+                    conns.on_send_ack(ctx, conn.conn, owed_id, message_id, seq, reason);
+                }
+                Reply::PushAccepted {
+                    channel,
+                    activation,
+                    push,
+                } => channels.on_accepted(channel, activation, push),
+                Reply::Kick {
+                    conn,
+                    disconnect,
+                    after,
+                    reason,
+                } => conns.on_kick(ctx, conn, disconnect, after, reason),
+                Reply::Gone { conn, uid } => users.on_gone(ctx, conn, &uid),
+                Reply::EnsureMembership {
+                    uid,
+                    channel,
+                    from,
+                    index,
+                    activation,
+                } => {
+                    ensure_membership(ctx, slots, uid, channel, from, index, activation);
+                }
+                Reply::MembershipReady {
+                    index,
+                    activation,
+                    uid,
+                } => {
+                    channels.on_membership(ctx, slots, index, activation, &uid);
+                }
+                Reply::Read { job } => channels.on_read(ctx, slots, job),
+                Reply::ReadDone { call, part, answer } => calls.on_read(ctx, call, part, answer),
+            },
+        }
+        self.drain_slots();
+    }
+
+    fn on_completed(&mut self, op: crate::ids::OpId, completion: Completion) {
+        match self.ctx.complete(op, completion) {
+            Done::Persisted(waiters) => waiters.into_iter().for_each(|w| self.on_persisted(w)),
+            Done::Loaded(answers) => answers
+                .into_iter()
+                .for_each(|(w, found)| self.on_loaded(w, Some(found))),
+            Done::LoadFailed(waiters, fault) => {
+                self.ctx.note(Note::StoreFailed { fault });
+                waiters.into_iter().for_each(|w| self.on_loaded(w, None));
+            }
+            Done::Failed(fault) => self.halt(fault),
+            Done::Late => {}
+        }
+        self.drain_slots();
+    }
+
+    /// A write failed: what was promised cannot be kept, so nothing leaves any more (cluster-and-raft P9).
+    fn halt(&mut self, fault: StoreFault) {
+        self.ctx.halted = true;
+        self.ctx.note(Note::Halted { fault });
+    }
+
+    fn on_persisted(&mut self, waiter: PersistWaiter) {
+        let Self {
+            ctx,
+            conns,
+            channels,
+            slots,
+            ..
+        } = self;
+        match waiter {
+            PersistWaiter::SlotGroup(id) => slots.on_group_persisted(ctx, id),
+            PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
+            PersistWaiter::ChannelGroup(index) => channels.on_persisted(ctx, index),
+            PersistWaiter::ChannelSettled(index) => channels.on_settled(index),
+            PersistWaiter::IdBlock => conns.on_ids(ctx),
+            PersistWaiter::SyncOnly => {}
+        }
+    }
+
+    /// `found` = `None`: the store could not read.
+    fn on_loaded(&mut self, waiter: LoadWaiter, found: Option<Vec<Found>>) {
+        let Self {
+            ctx,
+            conns,
+            users,
+            channels,
+            slots,
+            calls,
+            ..
+        } = self;
+        match waiter {
+            LoadWaiter::UserAuth(auth) => users.on_auth_row(ctx, slots, auth, found),
+            LoadWaiter::ChannelHead(index) => channels.on_head(ctx, slots, index, found),
+            LoadWaiter::ChannelTail(index) => channels.on_tail(ctx, slots, index, found),
+            LoadWaiter::ChannelDedup(index, load) => {
+                channels.on_dedup_rows(ctx, index, load, found)
+            }
+            LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
+            LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
+            LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found.unwrap_or_default()),
+            LoadWaiter::SlotEntries(id) => slots.on_entries(ctx, id, found.unwrap_or_default()),
+            LoadWaiter::SlotRows(id, load) => slots.on_rows(ctx, id, load, found),
+            LoadWaiter::SlotDirty(id) => {
+                let dirty = slots.on_dirty(ctx, id, found.unwrap_or_default());
+                channels.on_dirty(ctx, slots, dirty);
+            }
+            LoadWaiter::IdBlock => {
+                if !found.is_some_and(|f| conns.ids.on_row(ctx, f)) {
+                    // Without it an id might repeat one of before.
+                    self.halt(StoreFault::Corrupt);
+                }
+            }
+        }
+    }
+
+    /// Tells whoever waited for slot commands what they did.
+    fn drain_slots(&mut self) {
+        while let Some((waiter, outcome)) = self.slots.done.pop_front() {
+            let Self {
+                ctx,
+                users,
+                channels,
+                slots,
+                calls,
+                ..
+            } = self;
+            match waiter {
+                Waiter::Nobody => {}
+                Waiter::Call(call) => {
+                    if let Some((uid, flag)) = calls.on_applied(ctx, call, outcome == Outcome::Done)
+                    {
+                        users.kick_device(ctx, &uid, flag);
+                    }
+                }
+                Waiter::Channel { index, activation } => {
+                    channels.on_assigned(ctx, slots, index, activation, outcome)
+                }
+                Waiter::Membership {
+                    from,
+                    index,
+                    activation,
+                    uid,
+                } => {
+                    ctx.reply(
+                        from,
+                        Reply::MembershipReady {
+                            index,
+                            activation,
+                            uid,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        let mut budget = limits::TURN_EVENTS_MAX;
+        while budget > 0
+            && let Some(timer) = self.ctx.due()
+        {
+            budget -= 1;
+            let Self {
+                ctx,
+                conns,
+                users,
+                channels,
+                slots,
+                calls,
+                ..
+            } = self;
+            match timer {
+                Timer::Conn(id) => conns.on_timer(ctx, id),
+                Timer::Retry => users.on_retry_timer(ctx),
+                Timer::Channel(index) => channels.on_timer(ctx, slots, index),
+                Timer::Calls => calls.on_timer(ctx),
+                Timer::Stop => {
+                    self.stop_timer_at = Instant::NEVER;
+                    self.conns.stop(&mut self.ctx, true);
+                }
+            }
+        }
+    }
+
+    fn check_ready(&mut self) {
+        if !self.ready && self.slots.ready() && self.conns.ids.ready() {
+            self.ready = true;
+            self.ctx.note(Note::Ready);
+        }
+    }
+
+    /// Nothing new is taken; commits finish within the grace, then connections close (architecture section 9).
+    fn begin_stop(&mut self) {
+        if self.stopping.is_none() {
+            let at = self.ctx.now.mono + limits::STOP_GRACE;
+            self.stopping = Some(at);
+            self.ctx.arm(Timer::Stop, &mut self.stop_timer_at, at);
+            self.conns.stop(&mut self.ctx, false);
+        }
+    }
+
+    fn check_stop(&mut self) {
+        if self.stopping.is_some() && !self.conns.is_empty() {
+            let force = self.stopping.is_some_and(|at| at <= self.ctx.now.mono);
+            self.conns.stop(&mut self.ctx, force);
+        }
+    }
+}
+
+/// A channel wants a user's membership row: the slot of the user records it (semantics 6.2.8).
+#[allow(clippy::too_many_arguments)]
+fn ensure_membership(
+    ctx: &mut Ctx,
+    slots: &mut Slots,
+    uid: Text,
+    channel: ChannelKey,
+    from: ShardId,
+    index: u32,
+    activation: u64,
+) {
+    let slot = slot_of(&uid, ctx.config.slots);
+    let now_ms = ctx.now.wall.0;
+    let command = Command::UpsertMembership {
+        uid: uid.clone(),
+        channel,
+        version: 1,
+        join_seq: 1,
+        now_ms,
+    };
+    // A slot that does not lead stays silent: the channel's acks wait, and its senders' deadlines answer.
+    slots.propose(
+        ctx,
+        slot,
+        command,
+        Waiter::Membership {
+            from,
+            index,
+            activation,
+            uid,
+        },
+    );
 }
 
 /// A cheap read-only look at a shard.
@@ -114,41 +545,51 @@ impl<'a> ShardView<'a> {
     /// All slots lead and calls are served.
     #[must_use]
     pub fn ready(&self) -> bool {
-        false
+        self.shard.ready
     }
 
     /// A graceful stop has finished: nothing is owed, all connections are closed, nothing waits for the disk.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        false
+        let s = self.shard;
+        s.stopping.is_some()
+            && s.conns.is_empty()
+            && s.ctx.store_idle()
+            && s.ctx.outputs_waiting() == 0
     }
 
     /// A write failed: the shard makes no further promise and the process must end.
     #[must_use]
     pub fn halted(&self) -> bool {
-        false
+        self.shard.ctx.halted
     }
 
     /// Open sockets.
     #[must_use]
     pub fn connections(&self) -> usize {
-        0
+        self.shard.conns.len()
     }
 
     /// Users with at least one authenticated connection, by user authority.
     #[must_use]
     pub fn users_online(&self) -> usize {
-        0
+        self.shard.users.online()
     }
 
     /// Channels in memory.
     #[must_use]
     pub fn channels(&self) -> usize {
-        0
+        self.shard.channels.len()
+    }
+
+    /// (committed seq, distributed seq) of a channel that is in memory and serves.
+    #[must_use]
+    pub fn channel(&self, key: &ChannelKey) -> Option<(u64, u64)> {
+        self.shard.channels.look(key)
     }
 
     #[must_use]
     pub fn counters(&self) -> &'a Counters {
-        &self.shard.counters
+        &self.shard.ctx.counters
     }
 }

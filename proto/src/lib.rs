@@ -1,8 +1,8 @@
 //! The client wire protocol (binary frames) as types that cannot be invalid, parsed once and written once.
 //!
-//! - [`detect`] chooses the protocol of a connection from its first bytes;
+//! - [`detect()`] chooses the protocol of a connection from its first bytes;
 //! - [`Decoder`] turns received chunks into [`Frame`]s without copying them;
-//! - [`encode`] and its per-frame siblings write frames into a buffer of the caller;
+//! - [`encode()`] and its per-frame siblings write frames into a buffer of the caller;
 //! - [`cursor`] holds the big-endian primitives, shared with stored records.
 //!
 //! Nothing here performs I/O, keeps time, or decides anything about a message. No function panics on bytes from outside.
@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 extern crate alloc;
 
+mod body;
 pub mod codes;
 pub mod cursor;
 pub mod decode;
@@ -23,11 +24,13 @@ pub use codes::{Flags, FrameKind, ReasonCode, Setting};
 pub use decode::{Decoder, Violation, decode_one};
 pub use detect::{Detection, Protocol, detect};
 pub use encode::{
-    EncodeError, encode, encode_conn_ack, encode_connect, encode_disconnect, encode_event, encode_ping, encode_pong,
-    encode_recv, encode_recv_ack, encode_send, encode_send_ack, encode_sub, encode_sub_ack,
+    EncodeError, encode, encode_conn_ack, encode_connect, encode_disconnect, encode_event,
+    encode_ping, encode_pong, encode_recv, encode_recv_ack, encode_send, encode_send_ack,
+    encode_sub, encode_sub_ack,
 };
 pub use frame::{
-    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub, SubAck,
+    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub,
+    SubAck,
 };
 pub use text::{InvalidUtf8, Text};
 

@@ -1,1 +1,4 @@
 //! The runtime shell.
+pub mod chat;
+pub mod client;
+pub mod load;

@@ -1,1 +1,16 @@
-//! The simulator.
+//! The simulator: worlds in which the same core runs through crashes, lost writes and clock trouble, and the oracles
+//! that judge what clients saw. docs/simulation.md is its manual.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod hash;
+pub mod heap;
+pub mod history;
+pub mod machine;
+pub mod oracle;
+pub mod rng;
+pub mod scenario;
+pub mod sometimes;
+pub mod world;

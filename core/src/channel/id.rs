@@ -24,7 +24,11 @@ pub fn has_reserved(s: &str) -> bool {
 #[must_use]
 pub fn compose(a: &str, b: &str) -> Text {
     let (ha, hb) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
-    let (x, y) = if (ha, a.as_bytes()) >= (hb, b.as_bytes()) { (a, b) } else { (b, a) };
+    let (x, y) = if (ha, a.as_bytes()) >= (hb, b.as_bytes()) {
+        (a, b)
+    } else {
+        (b, a)
+    };
     let mut s = String::with_capacity(x.len() + 1 + y.len());
     s.push_str(x);
     s.push('@');
@@ -37,6 +41,24 @@ pub fn compose(a: &str, b: &str) -> Text {
 pub fn split(id: &str) -> Option<(&str, &str)> {
     let (a, b) = id.split_once('@')?;
     (!b.contains('@')).then_some((a, b))
+}
+
+/// The id without the command suffix.
+#[must_use]
+pub fn origin(id: &str) -> &str {
+    id.strip_suffix(CMD_SUFFIX).unwrap_or(id)
+}
+
+/// The command channel of a stored id (4.2.8).
+#[must_use]
+pub fn command(id: &str) -> Text {
+    if id.ends_with(CMD_SUFFIX) {
+        return Text::from(id);
+    }
+    let mut s = String::with_capacity(id.len() + CMD_SUFFIX.len());
+    s.push_str(id);
+    s.push_str(CMD_SUFFIX);
+    Text::from(s.as_str())
 }
 
 /// The other party of a person channel; `uid` itself for a note to self.
@@ -64,7 +86,10 @@ pub fn stored(from: &str, id: &str, kind: u8) -> Result<ChannelKey, ReasonCode> 
     if bad {
         return Err(ReasonCode::CHANNEL_ID_ERROR);
     }
-    Ok(ChannelKey { id: compose(from, id), kind })
+    Ok(ChannelKey {
+        id: compose(from, id),
+        kind,
+    })
 }
 
 #[cfg(test)]
@@ -73,7 +98,12 @@ mod tests {
 
     #[test]
     fn compose_is_symmetric_and_splits_back() {
-        for (a, b) in [("u1", "u2"), ("a", "a"), ("群一", "x"), ("plumless", "buckeroo")] {
+        for (a, b) in [
+            ("u1", "u2"),
+            ("a", "a"),
+            ("群一", "x"),
+            ("plumless", "buckeroo"),
+        ] {
             let id = compose(a, b);
             assert_eq!(id, compose(b, a));
             let (x, y) = split(&id).unwrap();
@@ -88,10 +118,25 @@ mod tests {
 
     #[test]
     fn reserved_ids_are_refused() {
-        for id in ["", "a@b", "x#", "y____cmd", "systemcmdonline", "____manager", "____device"] {
-            assert_eq!(stored("u", id, 1), Err(ReasonCode::CHANNEL_ID_ERROR), "{id}");
+        for id in [
+            "",
+            "a@b",
+            "x#",
+            "y____cmd",
+            "systemcmdonline",
+            "____manager",
+            "____device",
+        ] {
+            assert_eq!(
+                stored("u", id, 1),
+                Err(ReasonCode::CHANNEL_ID_ERROR),
+                "{id}"
+            );
         }
         assert!(stored("u", SYSTEM_UID, 1).is_ok());
-        assert_eq!(stored("u", "g", 2), Err(ReasonCode::NOT_SUPPORT_CHANNEL_TYPE));
+        assert_eq!(
+            stored("u", "g", 2),
+            Err(ReasonCode::NOT_SUPPORT_CHANNEL_TYPE)
+        );
     }
 }

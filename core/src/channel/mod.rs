@@ -1,3 +1,335 @@
-//! The channel pool and the channel machine.
+//! The channel pool and the channel machine at its authority (semantics 2.3, 4.6–4.12).
+//!
+//! A channel goes Loading → Assigning → Warm. Its replication group decides what is committed; this machine owns the
+//! entries: a queue of admitted SENDs, at most one append in flight, promises held until committed, pushes until
+//! accepted.
 
+mod activate;
+mod admit;
+mod append;
+pub mod chain;
+pub mod dedup;
+mod distribute;
 pub mod id;
+pub mod read;
+mod settle;
+
+use crate::ctx::{Ctx, RunKey};
+use crate::event::mail::{Delivery, SendEvent};
+use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
+use crate::limits;
+use crate::map::{Map, hasher};
+use crate::raft::{Group, Held};
+use crate::store::rows::ChannelHead;
+use crate::time::Instant;
+use crate::user::refuse_send;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use dedup::{Dedup, Fingerprint};
+use read::ReadJob;
+use slab::Slab;
+use smallvec::SmallVec;
+use wukong_proto::ReasonCode;
+
+/// Where a channel is on its way to serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its head row and slot rows are being read.
+    Loading,
+    /// A Create or ElectSole is in its slot's log; the tail above the head row may be being read.
+    Assigning,
+    Warm,
+    /// A damaged row: everything is refused.
+    Stopped,
+}
+
+/// A SEND that passed the chain up to dedup and waits to be appended.
+#[derive(Clone, Debug)]
+struct Admitted {
+    event: Box<SendEvent>,
+    key: Option<Fingerprint>,
+    payload_hash: u64,
+}
+
+/// A SEND whose key is being looked up on disk.
+#[derive(Clone, Debug)]
+struct Parked {
+    admitted: Admitted,
+    /// The load that decides; `None` = it only waits behind an earlier event of the same sender.
+    load: Option<u64>,
+}
+
+/// The promise of one committed entry, or of one answered by dedup.
+#[derive(Clone, Debug)]
+struct Promise {
+    event: Box<SendEvent>,
+    message_id: i64,
+    seq: u64,
+}
+
+/// What a committed entry owes.
+#[derive(Clone, Debug)]
+struct EntryPromise {
+    event: Box<SendEvent>,
+    key: Option<Fingerprint>,
+    delivery: Arc<Delivery>,
+    payload_hash: u64,
+}
+
+/// A push on its way to the lanes of the recipients.
+#[derive(Clone, Debug)]
+struct PushInFlight {
+    id: u64,
+    upto: u64,
+    waiting: u8,
+}
+
+/// Whether both participants have their membership row (INV-34).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Directory {
+    Unknown,
+    Waiting { missing: u8 },
+    Ready,
+}
+
+/// One channel in memory.
+#[derive(Clone, Debug)]
+struct Channel {
+    key: ChannelKey,
+    slot: SlotId,
+    activation: u64,
+    stage: Stage,
+    /// SENDs that have not passed the chain.
+    queue: VecDeque<Box<SendEvent>>,
+    scheduled: bool,
+    parked: VecDeque<Parked>,
+    parked_loads: usize,
+    next_load: u64,
+    ready: VecDeque<Admitted>,
+    ready_bytes: usize,
+    in_flush_list: bool,
+    /// An append is in flight.
+    appending: bool,
+    group: Group,
+    head: ChannelHead,
+    has_head: bool,
+    /// End of the log when the head row was last written.
+    head_written_at: u64,
+    tail_loading: bool,
+    /// The log above the head row, until leadership is taken.
+    tail: Vec<crate::store::Record>,
+    assigned: bool,
+    assigned_epoch: crate::ids::Epoch,
+    held: Held<EntryPromise>,
+    /// Acks that wait for the directory.
+    acks: VecDeque<Promise>,
+    directory: Directory,
+    dir_ready_uids: SmallVec<[wukong_proto::Text; 2]>,
+    /// Duplicates of entries in flight: answered with them.
+    attached: Vec<(Fingerprint, Box<SendEvent>)>,
+    /// Memory holds the keys of every entry of the log.
+    keys_complete: bool,
+    /// Its log began in this process.
+    created_here: bool,
+    /// Committed, not yet pushed.
+    outgoing: VecDeque<Arc<Delivery>>,
+    pushes: VecDeque<PushInFlight>,
+    next_push: u64,
+    distributed: u64,
+    /// Last seq handed to a push.
+    pushed: u64,
+    /// Resends of entries that are in the log but not committed yet in this epoch.
+    late_hits: Vec<Promise>,
+    /// The dirty row is on disk or in a batch.
+    dirty: bool,
+    settling: bool,
+    waiting_readers: Vec<Box<ReadJob>>,
+    last_active: Instant,
+    timer_at: Instant,
+}
+
+/// All channels of one shard that are in memory.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    by_key: Map<ChannelKey, u32>,
+    slab: Slab<Channel>,
+    dedup: Dedup,
+    next_activation: u64,
+    pub reads: read::Reads,
+    /// Transient messages waiting for credit: (deliveries are pushed as they come, in channel order).
+    scratch: bytes::BytesMut,
+    /// Channels found dirty at boot and waiting for room.
+    pub backlog: VecDeque<ChannelKey>,
+}
+
+impl Channels {
+    pub fn new(config: &crate::shard::ShardConfig, seeds: [u64; 4]) -> Self {
+        Self {
+            by_key: Map::with_hasher(hasher(seeds[3])),
+            slab: Slab::new(),
+            dedup: Dedup::new([seeds[0], seeds[1], seeds[2]], config.dedup_bytes_max),
+            next_activation: 1,
+            reads: read::Reads::default(),
+            scratch: bytes::BytesMut::new(),
+            backlog: VecDeque::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// Whether any channel has something to finish.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.slab.iter().any(|(_, c)| {
+            c.appending || !c.ready.is_empty() || !c.acks.is_empty() || !c.held.is_empty()
+        })
+    }
+
+    /// The channel's (committed seq, distributed seq), if it is in memory and serves.
+    #[must_use]
+    pub fn look(&self, key: &ChannelKey) -> Option<(u64, u64)> {
+        let c = &self.slab[*self.by_key.get(key)? as usize];
+        (c.stage == Stage::Warm).then_some((c.group.hw, c.distributed))
+    }
+
+    fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
+        self.slab
+            .get_mut(index as usize)
+            .filter(|c| c.activation == activation)
+    }
+
+    /// A SEND arrived at its channel's authority.
+    pub fn on_send(
+        &mut self,
+        ctx: &mut Ctx,
+        slots: &mut crate::cluster::Slots,
+        event: Box<SendEvent>,
+    ) {
+        let Some(key) = event.channel.clone() else {
+            return refuse_send(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
+        };
+        if event.flags.no_persist() {
+            return Self::pass_through(ctx, event);
+        }
+        let Some(index) = self.activate(ctx, slots, &key) else {
+            ctx.counters.queue_refusals += 1;
+            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+        };
+        let channel = &mut self.slab[index as usize];
+        let waiting = channel.queue.len() + channel.parked.len() + channel.ready.len();
+        if waiting >= limits::CHANNEL_QUEUE_MAX
+            || channel.ready_bytes > limits::UNCOMMITTED_BYTES_MAX
+        {
+            ctx.counters.queue_refusals += 1;
+            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+        }
+        channel.queue.push_back(event);
+        channel.schedule(ctx, index);
+    }
+
+    /// Runs one channel: admits queued events, then pushes what is committed. Returns the events handled.
+    pub fn run(&mut self, ctx: &mut Ctx, index: u32) -> usize {
+        let Some(channel) = self.slab.get_mut(index as usize) else {
+            return 0;
+        };
+        channel.scheduled = false;
+        if channel.stage == Stage::Stopped {
+            channel.refuse_all(ctx, &mut self.dedup);
+            return 1;
+        }
+        if channel.stage != Stage::Warm {
+            return 0;
+        }
+        let handled = self.admit_queue(ctx, index);
+        self.distribute(ctx, index);
+        handled
+    }
+}
+
+impl Channel {
+    fn new(ctx: &Ctx, key: ChannelKey, activation: u64) -> Self {
+        let slot = slot_of(&key.id, ctx.config.slots);
+        Self {
+            key,
+            slot,
+            activation,
+            stage: Stage::Loading,
+            queue: VecDeque::new(),
+            scheduled: false,
+            parked: VecDeque::new(),
+            parked_loads: 0,
+            next_load: 0,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            in_flush_list: false,
+            appending: false,
+            group: Group::new(crate::raft::Recovered::default()),
+            head: ChannelHead::default(),
+            has_head: false,
+            head_written_at: 0,
+            tail_loading: false,
+            tail: Vec::new(),
+            assigned: false,
+            assigned_epoch: crate::ids::Epoch(0),
+            held: Held::default(),
+            acks: VecDeque::new(),
+            directory: Directory::Unknown,
+            dir_ready_uids: SmallVec::new(),
+            attached: Vec::new(),
+            keys_complete: false,
+            created_here: false,
+            outgoing: VecDeque::new(),
+            pushes: VecDeque::new(),
+            next_push: 1,
+            distributed: 0,
+            pushed: 0,
+            late_hits: Vec::new(),
+            dirty: false,
+            settling: false,
+            waiting_readers: Vec::new(),
+            last_active: ctx.now.mono,
+            timer_at: Instant::NEVER,
+        }
+    }
+
+    fn schedule(&mut self, ctx: &mut Ctx, index: u32) {
+        if !self.scheduled {
+            self.scheduled = true;
+            ctx.run.push_back(RunKey::Channel(index));
+        }
+    }
+
+    fn no(&self) -> ChannelNo {
+        self.head.channel_no
+    }
+
+    /// The channel cannot serve: every waiting SEND gets its terminal answer.
+    fn refuse_all(&mut self, ctx: &mut Ctx, dedup: &mut Dedup) {
+        let parked = self.parked.drain(..).map(|p| p.admitted);
+        for a in parked.chain(self.ready.drain(..)) {
+            if let Some(key) = a.key {
+                dedup.abandon(key);
+            }
+            refuse_send(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
+        }
+        for event in self
+            .queue
+            .drain(..)
+            .chain(self.attached.drain(..).map(|(_, e)| e))
+        {
+            refuse_send(ctx, &event, ReasonCode::SYSTEM_ERROR);
+        }
+        self.ready_bytes = 0;
+        self.parked_loads = 0;
+    }
+}

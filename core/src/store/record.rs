@@ -42,7 +42,11 @@ impl Record {
     /// Upper bound of the encoded size, for batch limits.
     #[must_use]
     pub fn size(&self) -> usize {
-        48 + self.from_uid.len() + self.client_msg_no.len() + self.topic.len() + self.stream_no.len() + self.payload.len()
+        48 + self.from_uid.len()
+            + self.client_msg_no.len()
+            + self.topic.len()
+            + self.stream_no.len()
+            + self.payload.len()
     }
 
     /// Seconds since the epoch, as the wire carries it.
@@ -55,7 +59,11 @@ impl Record {
         let start = out.len();
         let parts = if self.expire != 0 { EXPIRE } else { 0 }
             | if self.topic.is_empty() { 0 } else { TOPIC }
-            | if self.stream_no.is_empty() { 0 } else { STREAM_NO };
+            | if self.stream_no.is_empty() {
+                0
+            } else {
+                STREAM_NO
+            };
         out.extend_from_slice(&[FORMAT, self.flags.0, self.setting.0, parts]);
         out.extend_from_slice(&self.epoch.0.to_be_bytes());
         out.extend_from_slice(&self.message_id.to_be_bytes());
@@ -92,8 +100,16 @@ impl Record {
             expire: if parts & EXPIRE != 0 { r.u32()? } else { 0 },
             from_uid: r.text()?,
             client_msg_no: r.text()?,
-            topic: if parts & TOPIC != 0 { r.text()? } else { Text::default() },
-            stream_no: if parts & STREAM_NO != 0 { r.text()? } else { Text::default() },
+            topic: if parts & TOPIC != 0 {
+                r.text()?
+            } else {
+                Text::default()
+            },
+            stream_no: if parts & STREAM_NO != 0 {
+                r.text()?
+            } else {
+                Text::default()
+            },
             payload: r.rest(),
         })
     }
@@ -123,7 +139,15 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_disk() {
-        for r in [sample(), Record { expire: 0, topic: Text::default(), stream_no: Text::default(), ..sample() }] {
+        for r in [
+            sample(),
+            Record {
+                expire: 0,
+                topic: Text::default(),
+                stream_no: Text::default(),
+                ..sample()
+            },
+        ] {
             let mut row = Vec::new();
             r.encode(&mut row);
             assert!(row.len() <= r.size());

@@ -1,0 +1,318 @@
+//! From the queue to the append: the chain, then dedup, which may have to look on disk (semantics 4.8).
+//!
+//! A parked event holds back later events of its own sender; others pass. So per sender the order of the log is the
+//! order of arrival (INV-42).
+
+use super::dedup::{Fingerprint, Known, Stored, payload_hash};
+use super::{Admitted, Channel, Channels, Parked, Promise};
+use crate::channel::chain::{CHANNEL_SEND_CHAIN, Flow};
+use crate::ctx::{Ctx, LoadWaiter};
+use crate::event::mail::SendEvent;
+use crate::limits;
+use crate::mutants::Mutant;
+use crate::store::rows::{DedupRow, Format};
+use crate::store::{Family, Found, Query, keys};
+use crate::user::refuse_send;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use wukong_proto::ReasonCode;
+
+/// What became of an event at the dedup step.
+enum Verdict {
+    /// Fresh: append it.
+    Append(Admitted),
+    /// Memory cannot tell: look at this row.
+    Look(Admitted, Bytes),
+    /// Answered, attached to an entry in flight, or refused.
+    Dealt,
+}
+
+impl Channels {
+    /// Admits what is queued, as far as it may go. Returns the events handled.
+    pub(super) fn admit_queue(&mut self, ctx: &mut Ctx, index: u32) -> usize {
+        let mut handled = 0;
+        let mut queries = Vec::new();
+        loop {
+            let channel = &mut self.slab[index as usize];
+            if channel.parked_loads >= limits::PARKED_MAX {
+                // The queue waits until a load answers.
+                break;
+            }
+            if handled >= limits::DRAIN_EVENTS_MAX {
+                channel.schedule(ctx, index);
+                break;
+            }
+            let Some(event) = channel.queue.pop_front() else {
+                break;
+            };
+            handled += 1;
+            if let Some(reason) = refused(&event) {
+                refuse_send(ctx, &event, reason);
+                continue;
+            }
+            let admitted = self.prepare(index, event);
+            let channel = &mut self.slab[index as usize];
+            if channel
+                .parked
+                .iter()
+                .any(|p| p.admitted.event.from_uid == admitted.event.from_uid)
+            {
+                channel.parked.push_back(Parked {
+                    admitted,
+                    load: None,
+                });
+                continue;
+            }
+            self.decide(ctx, index, admitted, &mut queries);
+        }
+        self.start_load(ctx, index, queries);
+        handled
+    }
+
+    fn prepare(&self, index: u32, event: Box<SendEvent>) -> Admitted {
+        let channel = &self.slab[index as usize];
+        let id = (channel.slot.0, channel.no().0);
+        let key = (!event.client_msg_no.is_empty()).then(|| {
+            self.dedup
+                .fingerprint(id, &event.from_uid, &event.client_msg_no)
+        });
+        let payload_hash = payload_hash(&event.payload);
+        Admitted {
+            event,
+            key,
+            payload_hash,
+        }
+    }
+
+    /// Sends one event on, or parks it on the load being gathered.
+    fn decide(&mut self, ctx: &mut Ctx, index: u32, admitted: Admitted, queries: &mut Vec<Query>) {
+        match self.dedup_step(ctx, index, admitted) {
+            Verdict::Append(a) => self.slab[index as usize].make_ready(ctx, index, a),
+            Verdict::Look(admitted, key) => {
+                queries.push(Query::Get {
+                    family: Family::Index,
+                    key,
+                });
+                let channel = &mut self.slab[index as usize];
+                let load = channel.next_load;
+                if ctx.mutant(Mutant::SendackDroppedOnPark) {
+                    // The bug: the event is looked up and then forgotten.
+                    if let Some(key) = admitted.key {
+                        self.dedup.abandon(key);
+                    }
+                    queries.pop();
+                    return;
+                }
+                channel.parked.push_back(Parked {
+                    admitted,
+                    load: Some(load),
+                });
+            }
+            Verdict::Dealt => {}
+        }
+    }
+
+    fn start_load(&mut self, ctx: &mut Ctx, index: u32, queries: Vec<Query>) {
+        if queries.is_empty() {
+            return;
+        }
+        ctx.counters.dedup_loads += queries.len() as u64;
+        let channel = &mut self.slab[index as usize];
+        channel.parked_loads += 1;
+        let load = channel.next_load;
+        channel.next_load += 1;
+        ctx.load(LoadWaiter::ChannelDedup(index, load), queries);
+    }
+
+    fn dedup_step(&mut self, ctx: &mut Ctx, index: u32, a: Admitted) -> Verdict {
+        let Some(key) = a.key else {
+            return Verdict::Append(a);
+        };
+        match self.dedup.get(key) {
+            Some(Known::Pending { payload_hash }) if payload_hash == a.payload_hash => {
+                ctx.counters.dedup_hits += 1;
+                self.slab[index as usize].attached.push((key, a.event));
+                return Verdict::Dealt;
+            }
+            Some(Known::Pending { .. }) => {
+                refuse_send(ctx, &a.event, ReasonCode::IDEMPOTENCY_CONFLICT);
+                return Verdict::Dealt;
+            }
+            Some(Known::Committed(stored)) => {
+                self.answer_repeat(ctx, index, a.event, a.payload_hash, stored);
+                return Verdict::Dealt;
+            }
+            None => {}
+        }
+        let channel = &self.slab[index as usize];
+        let believed = channel.keys_complete
+            || (ctx.mutant(Mutant::DedupLruComplete) && channel.created_here)
+            || (ctx.mutant(Mutant::DedupTailNotRebuilt) && !channel.created_here);
+        self.dedup.begin(key, a.payload_hash);
+        if believed {
+            return Verdict::Append(a);
+        }
+        let row = keys::dedup(
+            channel.slot,
+            channel.no(),
+            &a.event.from_uid,
+            &a.event.client_msg_no,
+        );
+        Verdict::Look(a, row)
+    }
+
+    /// A resend of what is already in the log: the stored id and seq, and nothing else happens (4.8.3).
+    fn answer_repeat(
+        &mut self,
+        ctx: &mut Ctx,
+        index: u32,
+        event: Box<SendEvent>,
+        hash: u64,
+        stored: Stored,
+    ) {
+        if hash != stored.payload_hash {
+            return refuse_send(ctx, &event, ReasonCode::IDEMPOTENCY_CONFLICT);
+        }
+        ctx.counters.dedup_hits += 1;
+        let promise = Promise {
+            event,
+            message_id: stored.message_id,
+            seq: stored.seq,
+        };
+        let channel = &mut self.slab[index as usize];
+        if stored.seq > channel.group.hw {
+            channel.late_hits.push(promise);
+        } else {
+            channel.promise(ctx, promise);
+        }
+    }
+
+    /// Dedup rows were read; `None` = the store could not.
+    pub fn on_dedup_rows(
+        &mut self,
+        ctx: &mut Ctx,
+        index: u32,
+        load: u64,
+        found: Option<Vec<Found>>,
+    ) {
+        let channel = &mut self.slab[index as usize];
+        channel.parked_loads = channel.parked_loads.saturating_sub(1);
+        let mut rows = found.map(Vec::into_iter);
+        // Parked events are looked at in order; one whose load is still out keeps its sender's later ones back.
+        let mut kept: Vec<Parked> = Vec::new();
+        let mut queries = Vec::new();
+        let parked = core::mem::take(&mut channel.parked);
+        for p in parked {
+            let sender_waits = kept
+                .iter()
+                .any(|k| k.admitted.event.from_uid == p.admitted.event.from_uid);
+            match p.load {
+                Some(l) if l == load => {
+                    debug_assert!(!sender_waits, "one sender has one load at a time");
+                    let row = rows.as_mut().map(|r| r.next());
+                    self.resume(ctx, index, p.admitted, row);
+                }
+                Some(_) => kept.push(p),
+                None if sender_waits => kept.push(p),
+                None => {
+                    let before = self.slab[index as usize].parked.len();
+                    self.decide(ctx, index, p.admitted, &mut queries);
+                    // Parked anew: keep it in its place.
+                    if self.slab[index as usize].parked.len() > before
+                        && let Some(p) = self.slab[index as usize].parked.pop_back()
+                    {
+                        kept.push(p);
+                    }
+                }
+            }
+        }
+        self.slab[index as usize].parked = kept.into();
+        self.start_load(ctx, index, queries);
+        self.slab[index as usize].schedule(ctx, index);
+    }
+
+    /// One parked event whose row arrived: `None` = unreadable, `Some(None)` = the load was too short.
+    fn resume(&mut self, ctx: &mut Ctx, index: u32, a: Admitted, row: Option<Option<Found>>) {
+        let Some(key) = a.key else { return };
+        match row {
+            Some(Some(Found::Point(None))) => self.slab[index as usize].make_ready(ctx, index, a),
+            Some(Some(Found::Point(Some(row)))) => match DedupRow::decode(&row) {
+                Ok(d) => {
+                    let stored = Stored {
+                        seq: d.seq,
+                        message_id: d.message_id,
+                        payload_hash: d.payload_hash,
+                    };
+                    self.remember(key, index, stored);
+                    // Later events of the sender with the same key attached to this one meanwhile.
+                    let channel = &mut self.slab[index as usize];
+                    let mut same = Vec::new();
+                    channel.attached.retain_mut(|(k, e)| {
+                        let hit = *k == key;
+                        if hit {
+                            same.push(e.clone());
+                        }
+                        !hit
+                    });
+                    let hash = a.payload_hash;
+                    self.answer_repeat(ctx, index, a.event, hash, stored);
+                    for event in same {
+                        self.answer_repeat(ctx, index, event, hash, stored);
+                    }
+                }
+                Err(_) => self.refuse_parked(ctx, index, key, a),
+            },
+            _ => self.refuse_parked(ctx, index, key, a),
+        }
+    }
+
+    fn refuse_parked(&mut self, ctx: &mut Ctx, index: u32, key: Fingerprint, a: Admitted) {
+        self.dedup.abandon(key);
+        refuse_send(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
+        let channel = &mut self.slab[index as usize];
+        let mut i = 0;
+        while i < channel.attached.len() {
+            if channel.attached[i].0 == key {
+                let (_, event) = channel.attached.remove(i);
+                refuse_send(ctx, &event, ReasonCode::SYSTEM_ERROR);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// Keeps a committed key in memory; channels of which another key was forgotten look on disk from now on.
+    pub(super) fn remember(&mut self, key: Fingerprint, index: u32, stored: Stored) {
+        for forgot in self.dedup.commit(key, index, stored) {
+            if let Some(channel) = self.slab.get_mut(forgot as usize) {
+                channel.keys_complete = false;
+            }
+        }
+    }
+}
+
+impl Channel {
+    fn make_ready(&mut self, ctx: &mut Ctx, index: u32, a: Admitted) {
+        self.ready_bytes += a.event.payload.len();
+        self.ready.push_back(a);
+        self.want_flush(ctx, index);
+    }
+
+    /// Appends at the end of the turn, with whatever else is ready by then.
+    pub(super) fn want_flush(&mut self, ctx: &mut Ctx, index: u32) {
+        if !self.in_flush_list {
+            self.in_flush_list = true;
+            ctx.flush_channels.push(index);
+        }
+    }
+}
+
+fn refused(event: &SendEvent) -> Option<ReasonCode> {
+    CHANNEL_SEND_CHAIN
+        .iter()
+        .find_map(|stage| match (stage.run)(event) {
+            Flow::Continue => None,
+            Flow::Stop(reason) => Some(reason),
+        })
+}

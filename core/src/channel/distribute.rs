@@ -1,0 +1,176 @@
+//! Committed entries on their way to the recipients' lanes, and `distributed`: what every lane has accepted.
+
+use super::{Channel, Channels, PushInFlight, Stage};
+use crate::channel::id;
+use crate::ctx::{Ctx, RunKey};
+use crate::event::mail::{Delivery, Push, SendEvent, Work};
+use crate::ids::{ShardId, shard_of, slot_of};
+use crate::mutants::Mutant;
+use crate::store::Record;
+use crate::user::refuse_send;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use smallvec::SmallVec;
+use wukong_proto::{ReasonCode, Text};
+
+/// Entries of one push.
+const PUSH_ENTRIES_MAX: usize = 64;
+
+/// Recipients by the shard of their authority.
+type Targets = SmallVec<[(ShardId, SmallVec<[Text; 2]>); 2]>;
+
+/// The participants of a person channel, grouped by shard.
+fn targets(ctx: &Ctx, stored_id: &str) -> Targets {
+    let mut out = Targets::new();
+    let mut add = |uid: &str| {
+        let shard = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
+        match out.iter_mut().find(|(s, _)| *s == shard) {
+            Some((_, uids)) => uids.push(Text::from(uid)),
+            None => out.push((shard, smallvec::smallvec![Text::from(uid)])),
+        }
+    };
+    if let Some((a, b)) = id::split(id::origin(stored_id)) {
+        add(a);
+        if a != b {
+            add(b);
+        }
+    }
+    out
+}
+
+impl Channels {
+    /// Pushes what is committed, as far as the targets have credit.
+    pub(super) fn distribute(&mut self, ctx: &mut Ctx, index: u32) {
+        let channel = &mut self.slab[index as usize];
+        if channel
+            .outgoing
+            .front()
+            .is_none_or(|d| d.record.seq > channel.group.hw)
+        {
+            return;
+        }
+        let targets = targets(ctx, &channel.key.id);
+        loop {
+            let hw = channel.group.hw;
+            let n = channel
+                .outgoing
+                .iter()
+                .take(PUSH_ENTRIES_MAX)
+                .take_while(|d| d.record.seq <= hw)
+                .count();
+            if n == 0 {
+                return;
+            }
+            if let Some((short_of, _)) = targets.iter().find(|(to, _)| !ctx.has_credit(*to)) {
+                if ctx.mutant(Mutant::MailLostWhenFull) {
+                    channel.outgoing.drain(..n);
+                    continue;
+                }
+                return ctx.wait_credit(*short_of, RunKey::Channel(index));
+            }
+            let deliveries: Vec<Arc<Delivery>> = channel.outgoing.drain(..n).collect();
+            let upto = deliveries.last().map_or(0, |d| d.record.seq);
+            let push = channel.next_push;
+            channel.next_push += 1;
+            channel.pushed = upto;
+            let early = ctx.mutant(Mutant::DistributedOnSend);
+            channel.pushes.push_back(PushInFlight {
+                id: push,
+                upto,
+                waiting: if early { 0 } else { targets.len() as u8 },
+            });
+            for (to, uids) in &targets {
+                let push = Push {
+                    from: ctx.me(),
+                    channel: index,
+                    activation: channel.activation,
+                    push,
+                    uids: uids.clone(),
+                    deliveries: deliveries.clone(),
+                };
+                ctx.work(*to, Work::Push(Box::new(push)));
+            }
+            channel.advance_distributed();
+        }
+    }
+
+    /// A target's lanes took a push.
+    pub fn on_accepted(&mut self, index: u32, activation: u64, push: u64) {
+        let Some(channel) = self.get(index, activation) else {
+            return;
+        };
+        if let Some(p) = channel.pushes.iter_mut().find(|p| p.id == push) {
+            p.waiting = p.waiting.saturating_sub(1);
+        }
+        channel.advance_distributed();
+    }
+
+    /// A transient message: acknowledged with seq 0 and pushed at once, never stored (semantics 4.7).
+    pub(super) fn pass_through(ctx: &mut Ctx, mut event: Box<SendEvent>) {
+        let Some(channel) = event.channel.clone() else {
+            return;
+        };
+        let targets = targets(ctx, &channel.id);
+        if targets.iter().any(|(to, _)| !ctx.has_credit(*to)) {
+            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+        }
+        let record = Record {
+            message_id: event.message_id,
+            timestamp_ms: ctx.now.wall.0,
+            flags: event.flags,
+            setting: event.setting,
+            client_seq: event.client_seq,
+            expire: event.expire,
+            from_uid: event.from_uid.clone(),
+            client_msg_no: core::mem::take(&mut event.client_msg_no),
+            topic: core::mem::take(&mut event.topic),
+            payload: core::mem::take(&mut event.payload),
+            ..Record::default()
+        };
+        let delivery = Arc::new(Delivery {
+            channel,
+            record,
+            origin: Some(event.conn),
+        });
+        for (to, uids) in targets {
+            // No channel waits for its acceptance: activation 0 is never in memory.
+            let push = Push {
+                from: ctx.me(),
+                channel: 0,
+                activation: 0,
+                push: 0,
+                uids,
+                deliveries: alloc::vec![delivery.clone()],
+            };
+            ctx.work(to, Work::Push(Box::new(push)));
+        }
+        refuse_send(ctx, &event, ReasonCode::SUCCESS);
+    }
+
+    /// Whether everything committed has been accepted by its recipients' lanes.
+    pub(super) fn quiet(channel: &Channel) -> bool {
+        channel.stage == Stage::Warm
+            && !channel.appending
+            && channel.queue.is_empty()
+            && channel.parked.is_empty()
+            && channel.ready.is_empty()
+            && channel.outgoing.is_empty()
+            && channel.pushes.is_empty()
+            && channel.acks.is_empty()
+            && channel.late_hits.is_empty()
+            && channel.group.idle()
+            && channel.group.hw == channel.group.log.end().index
+            && channel.waiting_readers.is_empty()
+    }
+}
+
+impl Channel {
+    fn advance_distributed(&mut self) {
+        while self.pushes.front().is_some_and(|p| p.waiting == 0) {
+            if let Some(p) = self.pushes.pop_front() {
+                self.distributed = self.distributed.max(p.upto);
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Idle channels settle (an exact head row, no dirty row) and then leave memory (cluster-and-raft 4.19).
+
+use super::{Channel, Channels, Stage};
+use crate::cluster::Slots;
+use crate::ctx::{Ctx, PersistWaiter, Timer};
+use crate::limits;
+use crate::output::PersistClass;
+use crate::store::{Family, keys};
+use crate::time::Instant;
+
+impl Channels {
+    /// The channel's timer: settle after a while without work, leave memory after a longer one.
+    pub fn on_timer(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        let Some(channel) = self.slab.get_mut(index as usize) else {
+            return;
+        };
+        channel.timer_at = Instant::NEVER;
+        let idle = ctx.now.mono.since(channel.last_active);
+        if !Self::quiet(channel) || idle < limits::SETTLE_IDLE {
+            if channel.stage == Stage::Stopped {
+                return self.forget(ctx, slots, index);
+            }
+            return channel.arm_settle(ctx, index);
+        }
+        if channel.dirty
+            && channel.distributed == channel.group.hw
+            && channel.group.epoch_committed()
+        {
+            channel.write_head(ctx);
+            channel.dirty = false;
+            channel.settling = true;
+            let key = keys::dirty(channel.slot, &channel.key);
+            ctx.batch().delete(Family::Raft, &key);
+            // Losing this with a crash only means that the channel is looked at again at boot.
+            ctx.persist(PersistWaiter::ChannelSettled(index), PersistClass::Lazy);
+            ctx.counters.channels_settled += 1;
+        } else if !channel.dirty && !channel.settling && idle >= limits::EVICT_IDLE {
+            ctx.counters.channels_evicted += 1;
+            return self.forget(ctx, slots, index);
+        }
+        let at = ctx.now.mono + limits::SETTLE_IDLE;
+        ctx.arm(Timer::Channel(index), &mut channel.timer_at, at);
+    }
+
+    pub fn on_settled(&mut self, index: u32) {
+        if let Some(channel) = self.slab.get_mut(index as usize) {
+            channel.settling = false;
+        }
+    }
+
+    fn forget(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        let mut channel = self.slab.remove(index as usize);
+        ctx.arm(Timer::Channel(index), &mut channel.timer_at, Instant::NEVER);
+        self.by_key.remove(&channel.key);
+        while let Some(key) = self.backlog.pop_front() {
+            if self.activate(ctx, slots, &key).is_none() {
+                self.backlog.push_front(key);
+                break;
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn arm_settle(&mut self, ctx: &mut Ctx, index: u32) {
+        let at =
+            (self.last_active + limits::SETTLE_IDLE).max(ctx.now.mono + limits::SETTLE_IDLE / 10);
+        ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
+    }
+}

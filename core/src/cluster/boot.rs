@@ -1,0 +1,194 @@
+//! Hydration of a slot: hard state, log shape, entries not yet applied; then the scan for dirty channels.
+
+use super::command::Command;
+use super::slot::{Slot, Slots, Stage, Waiter};
+use crate::ctx::{Ctx, LoadWaiter};
+use crate::ids::{ChannelKey, Epoch, SlotId};
+use crate::note::Note;
+use crate::raft::{Group, Log, Recovered};
+use crate::store::rows::{Applied, Counter, Damaged, Format, HardState, Hint, Mark};
+use crate::store::{Family, Found, Query, keys};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+const ENTRIES_PAGE: u32 = 1_000;
+const MARKS_MAX: u32 = 65_536;
+const DIRTY_PAGE: u32 = 256;
+const PAGE_BYTES: u32 = 1 << 20;
+
+impl Slot {
+    pub(super) fn begin_boot(&self, ctx: &mut Ctx) {
+        use keys::table::{APPLIED, ENTRY, HARD, HINT, MARK, NEXT_CHANNEL_NO};
+        let get = |family, table| Query::Get {
+            family,
+            key: keys::single(self.id, table),
+        };
+        let range = |table, rows_max, reverse| Query::Range {
+            family: Family::Raft,
+            from: keys::single(self.id, table),
+            to: keys::table_end(self.id, table),
+            rows_max,
+            bytes_max: 16 * PAGE_BYTES,
+            reverse,
+        };
+        ctx.load(
+            LoadWaiter::SlotBoot(self.id.0),
+            [
+                get(Family::Raft, HARD),
+                get(Family::Raft, HINT),
+                get(Family::Raft, NEXT_CHANNEL_NO),
+                get(Family::Meta, APPLIED),
+                range(ENTRY, 1, true),
+                range(MARK, MARKS_MAX, false),
+            ],
+        );
+    }
+
+    fn hydrate(&mut self, found: Vec<Found>) -> Result<(), Damaged> {
+        let mut found = found.into_iter();
+        let hard: HardState = point(found.next())?;
+        let hint: Hint = point(found.next())?;
+        let next: Counter = point(found.next())?;
+        let applied: Applied = point(found.next())?;
+        let last = match found.next() {
+            Some(Found::Page { rows, .. }) => rows
+                .first()
+                .map_or(Some(0), |(k, _)| index(k))
+                .ok_or(Damaged)?,
+            _ => return Err(Damaged),
+        };
+        let Some(Found::Page { rows, .. }) = found.next() else {
+            return Err(Damaged);
+        };
+        let mut marks = Vec::with_capacity(rows.len());
+        for (key, row) in rows {
+            marks.push((Epoch(index(&key).ok_or(Damaged)?), Mark::decode(&row)?.at));
+        }
+        let log = Log::recovered(hint.base, marks, last);
+        let hw = hint.hw.max(applied.index).min(log.end().index);
+        self.group = Group::new(Recovered {
+            epoch: hard.epoch.max(log.end().epoch),
+            log,
+            hw,
+        });
+        self.applied = applied.index;
+        self.next_channel_no = next.value.max(1);
+        Ok(())
+    }
+
+    fn load_entries(&self, ctx: &mut Ctx, from: u64) {
+        ctx.load(
+            LoadWaiter::SlotEntries(self.id.0),
+            [Query::Range {
+                family: Family::Raft,
+                from: keys::slot_entry(self.id, from),
+                to: keys::table_end(self.id, keys::table::ENTRY),
+                rows_max: ENTRIES_PAGE,
+                bytes_max: PAGE_BYTES,
+                reverse: false,
+            }],
+        );
+    }
+
+    /// Queues a page of entries; returns where the next page starts, if there is one.
+    fn queue_entries(&mut self, ctx: &mut Ctx, found: Vec<Found>) -> Result<Option<u64>, Damaged> {
+        let Some(Found::Page { rows, more }) = found.into_iter().next() else {
+            return Err(Damaged);
+        };
+        let mut next = None;
+        for (key, row) in rows {
+            let index = index(&key).ok_or(Damaged)?;
+            let (_, command) = Command::from_entry(&row)?;
+            self.enqueue(ctx, index, command, Waiter::Nobody);
+            next = Some(index + 1);
+        }
+        Ok(if more { next } else { None })
+    }
+
+    /// Channels that may owe distribution: from the start of the table, or after the last key of the page before.
+    pub(super) fn begin_dirty_scan(&self, ctx: &mut Ctx, after: Option<&Bytes>) {
+        let from = after.map_or_else(
+            || keys::single(self.id, keys::table::DIRTY),
+            |k| {
+                let mut next = k.to_vec();
+                next.push(0);
+                Bytes::from(next)
+            },
+        );
+        ctx.load(
+            LoadWaiter::SlotDirty(self.id.0),
+            [Query::Range {
+                family: Family::Raft,
+                from,
+                to: keys::table_end(self.id, keys::table::DIRTY),
+                rows_max: DIRTY_PAGE,
+                bytes_max: PAGE_BYTES,
+                reverse: false,
+            }],
+        );
+    }
+}
+
+impl Slots {
+    fn stop_boot(&mut self, ctx: &mut Ctx, id: u16) {
+        self.waiting_boot -= 1;
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.stage = Stage::Stopped;
+        }
+        ctx.note(Note::SlotStopped {
+            slot: SlotId(id),
+            why: "its stored state is damaged; restore it from a replica or a backup",
+        });
+    }
+
+    pub fn on_boot_rows(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.hydrate(found).is_err() {
+            return self.stop_boot(ctx, id);
+        }
+        if slot.applied < slot.group.log.end().index {
+            slot.load_entries(ctx, slot.applied + 1);
+        } else {
+            slot.campaign(ctx);
+        }
+    }
+
+    pub fn on_entries(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        match slot.queue_entries(ctx, found) {
+            Ok(Some(next)) => slot.load_entries(ctx, next),
+            Ok(None) => slot.campaign(ctx),
+            Err(Damaged) => self.stop_boot(ctx, id),
+        }
+    }
+
+    /// A page of dirty channels to activate.
+    pub fn on_dirty(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) -> Vec<ChannelKey> {
+        let Some(Found::Page { rows, more }) = found.into_iter().next() else {
+            return Vec::new();
+        };
+        if more && let (Some(slot), Some((last, _))) = (self.slots.get(&id), rows.last()) {
+            slot.begin_dirty_scan(ctx, Some(last));
+        }
+        rows.iter()
+            .filter_map(|(key, _)| keys::parse_channel(key))
+            .collect()
+    }
+}
+
+fn point<T: Format + Default>(found: Option<Found>) -> Result<T, Damaged> {
+    match found {
+        Some(Found::Point(Some(row))) => T::decode(&row),
+        Some(Found::Point(None)) => Ok(T::default()),
+        _ => Err(Damaged),
+    }
+}
+
+/// The last eight bytes of a slot's entry or mark key.
+fn index(key: &Bytes) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?))
+}

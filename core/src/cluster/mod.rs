@@ -1,0 +1,9 @@
+//! Slots: their replication groups, and the state machine whose tables hold all metadata.
+
+pub mod boot;
+pub mod command;
+pub mod overlay;
+pub mod slot;
+
+pub use command::{Command, Outcome};
+pub use slot::{Slots, Waiter};

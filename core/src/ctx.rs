@@ -1,0 +1,440 @@
+//! What the machines of a shard share: outputs, the batch being gathered, effects in flight, timers, mail credit.
+
+use crate::counters::Counters;
+use crate::error::StoreFault;
+use crate::event::mail::{Mail, Reply, Work};
+use crate::ids::{ConnId, Incarnation, OpId, ShardId, StoreId};
+use crate::input::Completion;
+use crate::limits;
+use crate::map::{BTreeSet, Map, hasher};
+use crate::mutants::Mutant;
+use crate::note::Note;
+use crate::output::{Effect, Output, PersistClass};
+use crate::shard::{Boot, ShardConfig, TimerKind};
+use crate::store::{Found, Load, Query, WriteBatch};
+use crate::time::{Instant, Now};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Who is told when a batch is durable. A machine's batches complete in the order in which it asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PersistWaiter {
+    /// A write of the slot's group (hard state, mark or entries).
+    SlotGroup(u16),
+    /// Rows a slot machine applied.
+    SlotApplied(u16),
+    /// Nobody: only the sync matters.
+    SyncOnly,
+    /// A write of the channel's group.
+    ChannelGroup(u32),
+    /// The head row of a channel that settles.
+    ChannelSettled(u32),
+    IdBlock,
+}
+
+/// Who asked a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadWaiter {
+    SlotBoot(u16),
+    SlotEntries(u16),
+    SlotDirty(u16),
+    /// Rows that queued slot commands read.
+    SlotRows(u16, u64),
+    /// A device row for a CONNECT or an API call: user machine's ticket.
+    UserAuth(u64),
+    ChannelHead(u32),
+    ChannelTail(u32),
+    ChannelDedup(u32, u64),
+    Read(u64),
+    Memberships(u64),
+    IdBlock,
+}
+
+/// A machine that has something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunKey {
+    Conn(ConnId),
+    User(u32),
+    Channel(u32),
+    Lane(u32),
+    Retry,
+}
+
+/// A machine's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    Conn(ConnId),
+    Retry,
+    Channel(u32),
+    Calls,
+    Stop,
+}
+
+impl Timer {
+    const fn kind(self) -> TimerKind {
+        match self {
+            Self::Conn(_) => TimerKind::Conn,
+            Self::Retry => TimerKind::Retry,
+            Self::Channel(_) => TimerKind::Channel,
+            Self::Calls => TimerKind::Call,
+            Self::Stop => TimerKind::Stop,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Persist(Vec<PersistWaiter>),
+    /// Waiters and how many answers each takes.
+    Load(Vec<(LoadWaiter, usize)>),
+}
+
+/// What a completion means to the machines.
+#[derive(Debug)]
+pub enum Done {
+    Persisted(Vec<PersistWaiter>),
+    Loaded(Vec<(LoadWaiter, Vec<Found>)>),
+    Failed(StoreFault),
+    LoadFailed(Vec<LoadWaiter>, StoreFault),
+    Late,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Account {
+    credit: usize,
+    owed_back: u32,
+    waiting: VecDeque<RunKey>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    pub config: ShardConfig,
+    pub store: StoreId,
+    pub incarnation: Incarnation,
+    pub now: Now,
+    pub counters: Counters,
+    pub halted: bool,
+    /// Mail to this shard itself, handled within the turn.
+    pub local: VecDeque<Mail>,
+    pub run: VecDeque<RunKey>,
+    /// Connections with frames to flush.
+    pub dirty_conns: Vec<ConnId>,
+    /// Channels with events to append at the end of the turn.
+    pub flush_channels: Vec<u32>,
+    out: VecDeque<Output>,
+    batch: WriteBatch,
+    batch_sync: bool,
+    batch_waiters: Vec<PersistWaiter>,
+    load_queries: Vec<Query>,
+    load_waiters: Vec<(LoadWaiter, usize)>,
+    ops: Map<OpId, Op>,
+    loads_in_flight: usize,
+    persists_in_flight: VecDeque<OpId>,
+    next_op: u64,
+    timers: BTreeSet<(Instant, Timer)>,
+    accounts: Vec<Account>,
+}
+
+impl Ctx {
+    pub fn new(config: ShardConfig, boot: Boot, now: Now, hash_seed: u64) -> Self {
+        let account = Account {
+            credit: config.mail_credit,
+            ..Account::default()
+        };
+        let accounts = alloc::vec![account; usize::from(config.shards)];
+        Self {
+            config,
+            store: boot.store,
+            incarnation: boot.incarnation,
+            now,
+            counters: Counters::default(),
+            halted: false,
+            local: VecDeque::new(),
+            run: VecDeque::new(),
+            dirty_conns: Vec::new(),
+            flush_channels: Vec::new(),
+            out: VecDeque::new(),
+            batch: WriteBatch::new(),
+            batch_sync: false,
+            batch_waiters: Vec::new(),
+            load_queries: Vec::new(),
+            load_waiters: Vec::new(),
+            ops: Map::with_hasher(hasher(hash_seed)),
+            loads_in_flight: 0,
+            persists_in_flight: VecDeque::new(),
+            next_op: 1,
+            timers: BTreeSet::new(),
+            accounts,
+        }
+    }
+
+    /// Whether a planted bug is switched on; constant `false` in every build but `make mutants`.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::missing_const_for_fn, unused_variables, clippy::unused_self)]
+    pub fn mutant(&self, m: Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.config.mutant == Some(m);
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+
+    pub const fn me(&self) -> ShardId {
+        self.config.shard
+    }
+
+    // ---- outputs
+
+    pub fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    pub fn note(&mut self, note: Note) {
+        self.out.push_back(Output::Note(note));
+    }
+
+    pub fn pop(&mut self) -> Option<Output> {
+        if !self.halted {
+            return self.out.pop_front();
+        }
+        // After a failed write nothing but notes may leave: no promise can be kept.
+        while let Some(output) = self.out.pop_front() {
+            if matches!(output, Output::Note(_)) {
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    pub fn outputs_waiting(&self) -> usize {
+        self.out.len()
+    }
+
+    // ---- writes
+
+    /// The batch being gathered; it leaves when outputs are drained.
+    pub fn batch(&mut self) -> &mut WriteBatch {
+        &mut self.batch
+    }
+
+    /// Tells `waiter` when the current batch is durable.
+    pub fn persist(&mut self, waiter: PersistWaiter, class: PersistClass) {
+        self.batch_waiters.push(waiter);
+        self.batch_sync |= class == PersistClass::Sync;
+    }
+
+    /// Adds queries that are answered together, as one batch with everyone else's of this turn.
+    pub fn load(&mut self, waiter: LoadWaiter, queries: impl IntoIterator<Item = Query>) {
+        let before = self.load_queries.len();
+        self.load_queries.extend(queries);
+        self.load_waiters
+            .push((waiter, self.load_queries.len() - before));
+    }
+
+    /// Sends what was gathered to the store: writes first, so that loads see them.
+    pub fn flush_store(&mut self) {
+        if !self.batch.is_empty() {
+            let batch = core::mem::take(&mut self.batch);
+            let mut waiters = core::mem::take(&mut self.batch_waiters);
+            let class = if self.batch_sync {
+                PersistClass::Sync
+            } else {
+                PersistClass::Lazy
+            };
+            self.batch_sync = false;
+            self.counters.persists += 1;
+            self.counters.persisted_bytes += batch.bytes() as u64;
+            if self.mutant(Mutant::TokenCompletesEarlier)
+                && let Some(Op::Persist(earlier)) = self
+                    .persists_in_flight
+                    .back()
+                    .and_then(|op| self.ops.get_mut(op))
+            {
+                earlier.append(&mut waiters);
+            }
+            let op = self.start(Op::Persist(waiters));
+            self.persists_in_flight.push_back(op);
+            self.push(Output::Start {
+                op,
+                effect: Effect::Persist { batch, class },
+            });
+        }
+        while !self.load_waiters.is_empty() && self.loads_in_flight < limits::LOADS_MAX {
+            let (mut take, mut queries) = (0, 0);
+            for (_, n) in &self.load_waiters {
+                if take > 0 && queries + n > limits::LOAD_POINTS_MAX {
+                    break;
+                }
+                take += 1;
+                queries += n;
+            }
+            let rest = self.load_queries.split_off(queries);
+            let queries = core::mem::replace(&mut self.load_queries, rest);
+            let rest = self.load_waiters.split_off(take);
+            let waiters = core::mem::replace(&mut self.load_waiters, rest);
+            self.counters.loads += 1;
+            self.loads_in_flight += 1;
+            let op = self.start(Op::Load(waiters));
+            self.push(Output::Start {
+                op,
+                effect: Effect::Load(Load { queries }),
+            });
+        }
+    }
+
+    fn start(&mut self, op: Op) -> OpId {
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        self.ops.insert(id, op);
+        id
+    }
+
+    /// Matches a completion with the operation it ends.
+    pub fn complete(&mut self, op: OpId, completion: Completion) -> Done {
+        match (self.ops.remove(&op), completion) {
+            (Some(Op::Persist(waiters)), Completion::Persisted(result)) => {
+                self.persists_in_flight.retain(|p| *p != op);
+                match result {
+                    Ok(()) => Done::Persisted(waiters),
+                    Err(fault) => Done::Failed(fault),
+                }
+            }
+            (Some(Op::Load(waiters)), Completion::Loaded(result)) => {
+                self.loads_in_flight -= 1;
+                match result {
+                    Ok(found) => {
+                        let mut found = found.into_iter();
+                        Done::Loaded(
+                            waiters
+                                .into_iter()
+                                .map(|(w, n)| (w, found.by_ref().take(n).collect()))
+                                .collect(),
+                        )
+                    }
+                    Err(fault) => {
+                        Done::LoadFailed(waiters.into_iter().map(|(w, _)| w).collect(), fault)
+                    }
+                }
+            }
+            (taken, _) => {
+                // Answered twice, or with the wrong kind: the shell's error, harmless if dropped.
+                if let Some(op_state) = taken {
+                    self.ops.insert(op, op_state);
+                }
+                self.counters.late_completions += 1;
+                Done::Late
+            }
+        }
+    }
+
+    /// Nothing waits for the store.
+    pub fn store_idle(&self) -> bool {
+        self.persists_in_flight.is_empty() && self.batch.is_empty()
+    }
+
+    // ---- timers
+
+    /// Moves a timer: `armed` is where the machine remembers its current instant (`NEVER` = not armed).
+    pub fn arm(&mut self, timer: Timer, armed: &mut Instant, at: Instant) {
+        if *armed == at {
+            return;
+        }
+        if *armed != Instant::NEVER {
+            self.timers.remove(&(*armed, timer));
+        }
+        *armed = at;
+        if at != Instant::NEVER {
+            self.timers.insert((at, timer));
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
+        self.timers.first().map(|(at, t)| (*at, t.kind()))
+    }
+
+    /// The next timer that is due, removed.
+    pub fn due(&mut self) -> Option<Timer> {
+        let (at, _) = *self.timers.first()?;
+        (at <= self.now.mono).then(|| self.timers.pop_first().map(|(_, t)| t))?
+    }
+
+    // ---- mail
+
+    /// Whether work for `to` may be sent now.
+    pub fn has_credit(&self, to: ShardId) -> bool {
+        self.accounts[usize::from(to.0)].credit > 0
+    }
+
+    /// How much work may be sent to `to` now.
+    pub fn credit(&self, to: ShardId) -> usize {
+        self.accounts[usize::from(to.0)].credit
+    }
+
+    /// Runs `key` again when `to` has credit.
+    pub fn wait_credit(&mut self, to: ShardId, key: RunKey) {
+        self.counters.mail_waits += 1;
+        self.accounts[usize::from(to.0)].waiting.push_back(key);
+    }
+
+    /// Sends work; the caller has checked `has_credit`.
+    pub fn work(&mut self, to: ShardId, work: Work) {
+        let account = &mut self.accounts[usize::from(to.0)];
+        account.credit = account.credit.saturating_sub(1);
+        self.mail(to, Mail::Work(work));
+    }
+
+    /// Sends an answer, which is never refused.
+    pub fn reply(&mut self, to: ShardId, reply: Reply) {
+        self.mail(to, Mail::Reply(reply));
+    }
+
+    fn mail(&mut self, to: ShardId, mail: Mail) {
+        if to == self.config.shard {
+            self.local.push_back(mail);
+        } else {
+            self.counters.mail_out += 1;
+            self.push(Output::Mail { to, mail });
+        }
+    }
+
+    /// Work from `from` is dealt with: its credit goes back at the end of the turn.
+    pub fn work_done(&mut self, from: ShardId) {
+        self.accounts[usize::from(from.0)].owed_back += 1;
+    }
+
+    /// Credit came back.
+    pub fn credited(&mut self, from: ShardId, count: u32) {
+        let account = &mut self.accounts[usize::from(from.0)];
+        account.credit += count as usize;
+        self.run.extend(account.waiting.drain(..));
+    }
+
+    /// Returns this shard's own credits to itself; true when some machine may go on.
+    pub fn flush_credit_self(&mut self) -> bool {
+        let me = self.config.shard;
+        let n = core::mem::take(&mut self.accounts[usize::from(me.0)].owed_back);
+        if n > 0 {
+            self.credited(me, n);
+        }
+        !self.run.is_empty()
+    }
+
+    /// Returns the other shards' credits.
+    pub fn flush_credit_out(&mut self) {
+        for i in 0..self.accounts.len() {
+            let to = ShardId(i as u8);
+            if to == self.config.shard {
+                continue;
+            }
+            let n = core::mem::take(&mut self.accounts[i].owed_back);
+            if n > 0 {
+                self.counters.mail_out += 1;
+                self.push(Output::Mail {
+                    to,
+                    mail: Mail::Credit(n),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Positions of a group's log: entries have an index, marks have none (cluster-and-raft 4.3).
+
+use crate::ids::{Epoch, Position};
+use alloc::vec::Vec;
+
+/// The shape of a log: where each epoch starts, and where it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Everything up to here was removed (retention or snapshot).
+    pub base: Position,
+    /// (epoch, last index before it), ascending, above the base.
+    marks: Vec<(Epoch, u64)>,
+    end: Position,
+}
+
+impl Log {
+    /// A log as found on disk. `marks` ascending; `last` = index of the last entry (the base's if none).
+    #[must_use]
+    pub fn recovered(base: Position, marks: Vec<(Epoch, u64)>, last: u64) -> Self {
+        let epoch = marks.last().map_or(base.epoch, |(e, _)| *e).max(base.epoch);
+        Self {
+            base,
+            marks,
+            end: Position {
+                epoch,
+                index: last.max(base.index),
+            },
+        }
+    }
+
+    #[must_use]
+    pub const fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Starts an epoch at `at` = the current last index.
+    pub fn mark(&mut self, epoch: Epoch, at: u64) {
+        assert!(
+            epoch > self.end.epoch && at == self.end.index,
+            "a mark extends the log"
+        );
+        // An epoch without entries may be forgotten in favour of the later one (4.3).
+        if self.marks.last().is_some_and(|(_, last)| *last == at) {
+            self.marks.pop();
+        }
+        self.marks.push((epoch, at));
+        self.end.epoch = epoch;
+    }
+
+    /// The mark that a new one at the current end would replace, because its epoch has no entries.
+    #[must_use]
+    pub fn superseded_mark(&self) -> Option<Epoch> {
+        self.marks
+            .last()
+            .filter(|(_, at)| *at == self.end.index)
+            .map(|(e, _)| *e)
+    }
+
+    /// Adds `count` entries of the current epoch.
+    pub fn extend(&mut self, epoch: Epoch, count: u64) {
+        assert!(
+            epoch == self.end.epoch || count == 0,
+            "entries belong to the epoch of the last mark"
+        );
+        self.end.index += count;
+    }
+
+    /// `epoch_end(L, e)`: the largest epoch ≤ e, and its last index.
+    #[must_use]
+    pub fn epoch_end(&self, epoch: Epoch) -> Position {
+        let n = self.marks.partition_point(|(e, _)| *e <= epoch);
+        let found = if n == 0 {
+            self.base.epoch
+        } else {
+            self.marks[n - 1].0
+        };
+        let index = self.marks.get(n).map_or(self.end.index, |(_, at)| *at);
+        Position {
+            epoch: found,
+            index,
+        }
+    }
+
+    /// The epoch of the entry at `index`.
+    #[must_use]
+    pub fn epoch_of(&self, index: u64) -> Epoch {
+        let n = self.marks.partition_point(|(_, at)| *at < index);
+        if n == 0 {
+            self.base.epoch
+        } else {
+            self.marks[n - 1].0
+        }
+    }
+
+    /// Whether `p` is a position of this log.
+    #[must_use]
+    pub fn consistent(&self, p: Position) -> bool {
+        let end = self.epoch_end(p.epoch);
+        p == Position::default() || (end.epoch == p.epoch && p.index <= end.index)
+    }
+
+    /// `cut(L, keep)`: the longest prefix with epochs ≤ keep.epoch and indexes ≤ keep.index.
+    pub fn cut(&mut self, keep: Position) {
+        let end = self.epoch_end(keep.epoch);
+        self.marks
+            .retain(|(e, at)| *e <= keep.epoch && *at <= keep.index);
+        let epoch = self.marks.last().map_or(self.base.epoch, |(e, _)| *e);
+        self.end = Position {
+            epoch,
+            index: end.index.min(keep.index).max(self.base.index),
+        };
+    }
+
+    /// Forgets everything up to `base`, which is a position of this log.
+    pub fn rebase(&mut self, base: Position) {
+        self.marks.retain(|(_, at)| *at >= base.index);
+        self.base = base;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pos(epoch: u64, index: u64) -> Position {
+        Position {
+            epoch: Epoch(epoch),
+            index,
+        }
+    }
+
+    fn sample() -> Log {
+        let mut l = Log::default();
+        l.mark(Epoch(1), 0);
+        l.extend(Epoch(1), 4);
+        l.mark(Epoch(3), 4);
+        l.extend(Epoch(3), 2);
+        l
+    }
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let l = sample();
+        assert_eq!(l.end(), pos(3, 6));
+        assert_eq!(l.epoch_end(Epoch(1)), pos(1, 4));
+        assert_eq!(l.epoch_end(Epoch(2)), pos(1, 4));
+        assert_eq!(l.epoch_end(Epoch(9)), pos(3, 6));
+        assert!(l.consistent(pos(1, 4)) && l.consistent(pos(3, 5)) && l.consistent(pos(0, 0)));
+        assert!(!l.consistent(pos(1, 5)) && !l.consistent(pos(2, 4)));
+    }
+
+    #[test]
+    fn cutting_keeps_the_shared_prefix() {
+        let mut l = sample();
+        l.cut(pos(2, 9));
+        assert_eq!(l.end(), pos(1, 4));
+        let mut l = sample();
+        l.cut(pos(3, 5));
+        assert_eq!(l.end(), pos(3, 5));
+        let mut l = sample();
+        l.cut(pos(0, 0));
+        assert_eq!(l.end(), pos(0, 0));
+    }
+
+    #[test]
+    fn an_empty_epoch_leaves_no_mark() {
+        let mut l = sample();
+        l.mark(Epoch(5), 6);
+        l.mark(Epoch(8), 6);
+        assert_eq!(l.end(), pos(8, 6));
+        assert_eq!(l.epoch_end(Epoch(6)), pos(3, 6));
+    }
+}

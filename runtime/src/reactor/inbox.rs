@@ -1,0 +1,129 @@
+//! What other threads hand to a shard: mail, completions, API calls, control. One lock, one wake per batch.
+
+use super::machine::Sample;
+use super::ready::{Bell, lock};
+use super::stats::ReactorStats;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
+use tokio::sync::oneshot;
+use wukong_core::Completion;
+use wukong_core::api::{ApiAnswer, ApiRequest};
+use wukong_core::event::mail::Mail;
+use wukong_core::ids::{OpId, ShardId};
+
+/// API calls waiting to be handed to one shard: beyond it the caller is told that the shard is busy.
+pub const CALLS_WAITING_MAX: usize = 1_024;
+
+/// An API call and who waits for its answer.
+pub struct Call {
+    pub request: ApiRequest,
+    pub answer: oneshot::Sender<ApiAnswer>,
+}
+
+/// Orders to a reactor.
+pub enum Control {
+    /// Close the listeners and hand `Input::Stop` to the machine.
+    Stop,
+    /// Leave the loop.
+    Exit,
+    Sample(oneshot::Sender<ShardSample>),
+}
+
+/// Everything metrics show of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct ShardSample {
+    pub machine: Sample,
+    pub reactor: ReactorStats,
+    pub wakes_by_other_shards: u64,
+    pub mail_waiting: u64,
+    pub calls_waiting: u64,
+}
+
+/// What arrived, in the order of each sender.
+#[derive(Default)]
+pub(super) struct Arrived {
+    pub mail: Vec<(ShardId, Mail)>,
+    pub completions: Vec<(OpId, Completion)>,
+    pub calls: VecDeque<Call>,
+    pub control: Vec<Control>,
+}
+
+/// The inbox of one shard. Mail is bounded by the credits of the core, completions by what the shard started,
+/// calls by [`CALLS_WAITING_MAX`].
+#[derive(Default)]
+pub struct Inbox {
+    arrived: Mutex<Arrived>,
+    bell: Bell,
+    calls: AtomicUsize,
+    mail: AtomicUsize,
+    wakes_by_other_shards: AtomicU64,
+}
+
+impl Inbox {
+    /// Takes all of `mail`, in order.
+    pub fn mail(&self, from: ShardId, mail: &mut Vec<Mail>) {
+        if mail.is_empty() {
+            return;
+        }
+        self.mail.fetch_add(mail.len(), Ordering::Relaxed);
+        lock(&self.arrived).mail.extend(mail.drain(..).map(|m| (from, m)));
+        if self.bell.ring() {
+            self.wakes_by_other_shards.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes all of `done`, in order. For the storage threads: one call per shard and batch.
+    pub fn complete(&self, done: impl IntoIterator<Item = (OpId, Completion)>) {
+        lock(&self.arrived).completions.extend(done);
+        self.bell.ring();
+    }
+
+    /// # Errors
+    /// Too many calls wait; the call was not taken.
+    pub fn call(&self, call: Call) -> Result<(), Call> {
+        if self.calls.fetch_add(1, Ordering::AcqRel) >= CALLS_WAITING_MAX {
+            self.calls.fetch_sub(1, Ordering::AcqRel);
+            return Err(call);
+        }
+        lock(&self.arrived).calls.push_back(call);
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub fn control(&self, control: Control) {
+        lock(&self.arrived).control.push(control);
+        self.bell.ring();
+    }
+
+    pub(super) fn listen(&self, waker: &Waker) {
+        self.bell.listen(waker);
+    }
+
+    /// Moves what arrived into `into`. Calls are appended, all else of `into` must be empty.
+    pub(super) fn take(&self, into: &mut Arrived) {
+        debug_assert!(into.mail.is_empty() && into.completions.is_empty() && into.control.is_empty());
+        if !self.bell.take() {
+            return;
+        }
+        let mut arrived = lock(&self.arrived);
+        std::mem::swap(&mut into.mail, &mut arrived.mail);
+        std::mem::swap(&mut into.completions, &mut arrived.completions);
+        std::mem::swap(&mut into.control, &mut arrived.control);
+        into.calls.append(&mut arrived.calls);
+        drop(arrived);
+        self.mail.fetch_sub(into.mail.len(), Ordering::Relaxed);
+    }
+
+    /// A call left the queue for the machine.
+    pub(super) fn call_taken(&self) {
+        self.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn sample(&self, sample: &mut ShardSample) {
+        sample.wakes_by_other_shards = self.wakes_by_other_shards.load(Ordering::Relaxed);
+        sample.mail_waiting = self.mail.load(Ordering::Relaxed) as u64;
+        sample.calls_waiting = self.calls.load(Ordering::Relaxed) as u64;
+    }
+}
