@@ -1,5 +1,7 @@
 //! Scripts against one shard: bytes in, bytes out, with a store in memory that completes when the script says so.
 
+#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use wukong_core::api::{ApiAnswer, ApiRequest, ConversationSync, MessageSync};

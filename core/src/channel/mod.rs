@@ -145,7 +145,7 @@ struct Channel {
     /// The dirty row is on disk or in a batch.
     dirty: bool,
     settling: bool,
-    waiting_readers: Vec<Box<ReadJob>>,
+    waiting_readers: Vec<ReadJob>,
     last_active: Instant,
     timer_at: Instant,
 }

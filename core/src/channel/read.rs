@@ -164,13 +164,13 @@ impl Channels {
             Stage::Warm if !channel.has_head && !channel.appending => {
                 answer(ctx, &job, empty(Ok(())))
             }
-            _ => channel.waiting_readers.push(job),
+            _ => channel.waiting_readers.push(*job),
         }
     }
 
     pub(super) fn wake_readers(&mut self, ctx: &mut Ctx, index: u32) {
         for job in core::mem::take(&mut self.slab[index as usize].waiting_readers) {
-            self.read_warm(ctx, index, job);
+            self.read_warm(ctx, index, Box::new(job));
         }
     }
 
@@ -286,7 +286,7 @@ impl Channels {
             },
             // Not settled: only a leader knows what is committed.
             _ => match self.activate(ctx, slots, &job.channel.clone()) {
-                Some(index) => self.slab[index as usize].waiting_readers.push(job),
+                Some(index) => self.slab[index as usize].waiting_readers.push(*job),
                 None => answer(ctx, &job, empty(Err(Refusal::Busy))),
             },
         }

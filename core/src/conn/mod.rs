@@ -10,7 +10,7 @@ use crate::ctx::{Ctx, Timer};
 use crate::event::mail::{ConnectVerdict, Reply};
 use crate::ids::{ConnId, ConnRef, shard_of, slot_of};
 use crate::limits;
-use crate::map::{Map, hasher};
+use crate::map::{BTreeSet, Map, hasher};
 use crate::note::Note;
 use crate::output::{CloseReason, Frames, Output};
 use crate::rng::Stream;
@@ -77,6 +77,8 @@ struct Conn {
 #[derive(Clone, Debug)]
 pub struct Conns {
     map: Map<ConnId, Conn>,
+    /// The keys of `map`, for what must be done in a fixed order.
+    order: BTreeSet<ConnId>,
     pub ids: Ids,
     secrets: Stream,
     scratch: Scratch,
@@ -91,6 +93,7 @@ impl Conns {
     pub fn boot(ctx: &mut Ctx, secrets: Stream, hash_seed: u64) -> Self {
         Self {
             map: Map::with_hasher(hasher(hash_seed)),
+            order: BTreeSet::new(),
             ids: Ids::boot(ctx),
             secrets,
             scratch: Scratch::default(),
@@ -109,12 +112,6 @@ impl Conns {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
-    }
-
-    /// SENDs that were decoded and have no SENDACK yet.
-    #[must_use]
-    pub fn owes_acks(&self) -> bool {
-        self.map.values().any(|c| c.owed_count > 0)
     }
 
     /// A socket was accepted.
@@ -153,6 +150,7 @@ impl Conns {
         let deadline = conn.deadline;
         ctx.arm(Timer::Conn(id), &mut conn.timer_at, deadline);
         self.map.insert(id, conn);
+        self.order.insert(id);
         if let Some(reason) = refused {
             self.close(ctx, id, reason);
         }
@@ -161,6 +159,7 @@ impl Conns {
     /// The socket is gone.
     pub fn closed(&mut self, ctx: &mut Ctx, id: ConnId) {
         self.leave(ctx, id);
+        self.order.remove(&id);
         if let Some(mut conn) = self.map.remove(&id) {
             ctx.arm(Timer::Conn(id), &mut conn.timer_at, Instant::NEVER);
             ctx.counters.connections_closed += 1;
@@ -444,13 +443,8 @@ impl Conns {
     /// Graceful stop: closes every connection that owes nothing (all of them once `force`).
     pub fn stop(&mut self, ctx: &mut Ctx, force: bool) {
         self.stopping = true;
-        let mut ids: Vec<ConnId> = self
-            .map
-            .iter()
-            .filter(|(_, c)| force || c.owed_count == 0)
-            .map(|(id, _)| *id)
-            .collect();
-        ids.sort_unstable();
+        let idle = |id: &ConnId| force || self.map.get(id).is_some_and(|c| c.owed_count == 0);
+        let ids: Vec<ConnId> = self.order.iter().copied().filter(idle).collect();
         for id in ids {
             self.close(ctx, id, CloseReason::Stopping);
         }

@@ -75,9 +75,9 @@ fn a_clean_run_has_no_flaw() {
         (
             bench.pair.unacked(),
             bench.pair.undelivered(),
-            bench.pair.oldest_due()
+            bench.pair.accepted()
         ),
-        (0, 0, None)
+        (0, 0, (1000, 0))
     );
     assert_eq!(bench.pair.count(), 1000);
     assert!(bench.pair.sent.len() <= 64);
