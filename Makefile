@@ -73,5 +73,5 @@ bench: ## load a node on this machine: make bench BENCH="--workload w1 --self-ho
 	@scripts/setup.sh
 	$(ENV) cargo run $(LOCKED) --release -p wukong-runtime -- bench $(BENCH)
 
-clean: ## remove the build artefacts (shared by all clones); keeps the RocksDB library
+clean: ## remove the build artefacts of this clone; keeps the RocksDB library
 	$(ENV) cargo clean

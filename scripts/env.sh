@@ -6,8 +6,9 @@
 # It prints nothing and changes nothing on disk. Whoever sets one of these variables beforehand wins.
 #
 #   WUKONG_CACHE      what outlives a clone: the RocksDB library and the build artefacts
-#   CARGO_TARGET_DIR  one fixed folder outside the tree, so that a fresh clone recompiles our own crates only.
-#                     Two clones that build at the same moment want one each: set it.
+#   CARGO_TARGET_DIR  a folder outside the tree, one for each place where a clone lies: a fresh clone in the same place
+#                     recompiles our own crates only. Never share one between two clones: cargo names our crates by their
+#                     path inside the workspace and judges them by mtime, so it would run the other clone's code.
 #   ROCKSDB_LIB_DIR   the library that scripts/rocksdb.sh built once; without it cargo would compile RocksDB again for
 #   ROCKSDB_STATIC    every profile and every set of flags (34 CPU minutes each)
 #
@@ -20,7 +21,9 @@ else
 fi
 export WUKONG_ROOT
 export WUKONG_CACHE="${WUKONG_CACHE:-${HOME:?set HOME or WUKONG_CACHE}/.cache/wukongim}"
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WUKONG_CACHE/target}"
+# Also what plain cargo uses, by way of .cargo/local.toml.
+export WUKONG_TARGET_DIR="$WUKONG_CACHE/target/${WUKONG_ROOT##*/}-$(printf %s "$WUKONG_ROOT" | cksum | cut -d' ' -f1)"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WUKONG_TARGET_DIR}"
 
 if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
     ROCKSDB_LIB_DIR=$("$WUKONG_ROOT/scripts/rocksdb.sh" --print-dir)

@@ -131,7 +131,7 @@ fi
 settings="$root/.cargo/local.toml"
 wanted="# Written by scripts/setup.sh so that cargo outside make sees what scripts/env.sh sets. Safe to delete.
 [build]
-target-dir = \"$WUKONG_CACHE/target\"
+target-dir = \"$WUKONG_TARGET_DIR\"
 
 [env]
 ROCKSDB_LIB_DIR = \"$ROCKSDB_LIB_DIR\"
