@@ -22,7 +22,8 @@ fi
 export WUKONG_ROOT
 export WUKONG_CACHE="${WUKONG_CACHE:-${HOME:?set HOME or WUKONG_CACHE}/.cache/wukongim}"
 # Also what plain cargo uses, by way of .cargo/local.toml.
-export WUKONG_TARGET_DIR="$WUKONG_CACHE/target/${WUKONG_ROOT##*/}-$(printf %s "$WUKONG_ROOT" | cksum | cut -d' ' -f1)"
+WUKONG_TARGET_DIR="$WUKONG_CACHE/target/${WUKONG_ROOT##*/}-$(printf %s "$WUKONG_ROOT" | cksum | cut -d' ' -f1)"
+export WUKONG_TARGET_DIR
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WUKONG_TARGET_DIR}"
 
 if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then

@@ -42,9 +42,11 @@ pub enum LoadWaiter {
     SlotRows(u16, u64),
     /// A device row for a CONNECT or an API call: user machine's ticket.
     UserAuth(u64),
-    ChannelHead(u32),
-    ChannelTail(u32),
-    ChannelDedup(u32, u64),
+    /// Index and activation of the channel.
+    ChannelHead(u32, u64),
+    ChannelTail(u32, u64),
+    /// The same, and the channel's number of the load.
+    ChannelDedup(u32, u64, u64),
     Read(u64),
     Memberships(u64),
     IdBlock,

@@ -237,6 +237,7 @@ impl Shard {
         } = self;
         match key {
             RunKey::Conn(id) => {
+                conns.credited(id);
                 conns.run(ctx, id);
                 1
             }
@@ -384,10 +385,14 @@ impl Shard {
         } = self;
         match waiter {
             LoadWaiter::UserAuth(auth) => users.on_auth_row(ctx, slots, auth, found),
-            LoadWaiter::ChannelHead(index) => channels.on_head(ctx, slots, index, found),
-            LoadWaiter::ChannelTail(index) => channels.on_tail(ctx, slots, index, found),
-            LoadWaiter::ChannelDedup(index, load) => {
-                channels.on_dedup_rows(ctx, index, load, found)
+            LoadWaiter::ChannelHead(index, activation) => {
+                channels.on_head(ctx, slots, index, activation, found)
+            }
+            LoadWaiter::ChannelTail(index, activation) => {
+                channels.on_tail(ctx, slots, index, activation, found)
+            }
+            LoadWaiter::ChannelDedup(index, activation, load) => {
+                channels.on_dedup_rows(ctx, index, activation, load, found)
             }
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),

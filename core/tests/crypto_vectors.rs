@@ -182,8 +182,7 @@ fn vectors_with_crypto() {
 
 #[test]
 fn vector_key_exchange() {
-    let all = vectors();
-    let vector = &all["key_exchange"];
+    let vector = &vectors()["key_exchange"];
     let secret: [u8; 32] = unhex(text(vector, "serverPrivHex")).try_into().unwrap();
     let client = check_client_key(text(vector, "clientKey")).unwrap();
     let (keys, server_key) = exchange(client, secret, bytes(text(vector, "salt"))).unwrap();
@@ -377,9 +376,7 @@ proptest! {
             kept.extend(keep.then_some((recv, plain)));
         }
         // What was sealed before is not touched by what is sealed after.
-        for (recv, plain) in kept {
-            prop_assert_eq!(recv.payload, e(&plain));
-        }
+        prop_assert!(kept.iter().all(|(recv, plain)| recv.payload == e(plain)));
     }
 }
 

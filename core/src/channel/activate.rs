@@ -3,7 +3,7 @@
 use super::{Channel, Channels, Directory, Stage};
 use crate::channel::id;
 use crate::cluster::{Command, Outcome, Slots, Waiter};
-use crate::ctx::{Ctx, LoadWaiter};
+use crate::ctx::{Ctx, LoadWaiter, Timer};
 use crate::event::mail::{Delivery, Reply};
 use crate::ids::{ChannelKey, ChannelNo, shard_of, slot_of};
 use crate::limits;
@@ -37,7 +37,8 @@ impl Channels {
             id: key.id.detached(),
             kind: key.kind,
         };
-        let channel = Channel::new(ctx, key.clone(), self.next_activation);
+        let activation = self.next_activation;
+        let channel = Channel::new(ctx, key.clone(), activation);
         self.next_activation += 1;
         let index = self.slab.insert(channel) as u32;
         let (assignment, meta) = (keys::assignment(slot, &key), keys::channel_meta(slot, &key));
@@ -45,7 +46,7 @@ impl Channels {
         slots.begin_read(slot, &meta);
         let get = |family, key| Query::Get { family, key };
         ctx.load(
-            LoadWaiter::ChannelHead(index),
+            LoadWaiter::ChannelHead(index, activation),
             [
                 get(Family::Raft, keys::head(slot, &key)),
                 get(Family::Raft, keys::dirty(slot, &key)),
@@ -73,9 +74,12 @@ impl Channels {
         ctx: &mut Ctx,
         slots: &mut Slots,
         index: u32,
+        activation: u64,
         found: Option<Vec<Found>>,
     ) {
-        let channel = &mut self.slab[index as usize];
+        let Some(channel) = self.get(index, activation) else {
+            return;
+        };
         let rows: Option<Vec<Option<Bytes>>> = found.and_then(|f| {
             f.into_iter()
                 .map(|f| {
@@ -200,9 +204,12 @@ impl Channels {
         ctx: &mut Ctx,
         slots: &mut Slots,
         index: u32,
+        activation: u64,
         found: Option<Vec<Found>>,
     ) {
-        let channel = &mut self.slab[index as usize];
+        let Some(channel) = self.get(index, activation) else {
+            return;
+        };
         let Some(Found::Page { rows, more }) = found.and_then(|f| f.into_iter().next()) else {
             return self.stop(ctx, index);
         };
@@ -259,7 +266,9 @@ impl Channels {
     pub(super) fn stop(&mut self, ctx: &mut Ctx, index: u32) {
         let channel = &mut self.slab[index as usize];
         channel.stage = Stage::Stopped;
+        channel.last_active = ctx.now.mono;
         channel.refuse_all(ctx, &mut self.dedup);
+        channel.arm_settle(ctx, index);
         self.fail_readers(ctx, index);
     }
 
@@ -356,7 +365,7 @@ impl Channel {
             .map_or(self.head.distributed.min(self.head.end.index), |r| r.seq)
             + 1;
         ctx.load(
-            LoadWaiter::ChannelTail(index),
+            LoadWaiter::ChannelTail(index, self.activation),
             [Query::Range {
                 family: Family::Log,
                 from: Bytes::copy_from_slice(&keys::log(self.slot, self.head.channel_no, from)),
@@ -401,29 +410,31 @@ impl Channel {
         Ok(())
     }
 
-    /// Asks for the participants' membership rows, if they are not known to exist (semantics 6.2.8).
-    fn ensure_directory(&mut self, ctx: &mut Ctx, index: u32) {
-        if self.directory != Directory::Unknown {
+    /// Asks for the participants' membership rows, if they are not known to exist (semantics 6.2.8). Repeated by the
+    /// channel's timer: a shard that is still starting does not answer.
+    pub(super) fn ensure_directory(&mut self, ctx: &mut Ctx, index: u32) {
+        if self.directory == Directory::Ready {
             return;
         }
         let mut missing = 0;
         let mut ask = |uid: &str| {
-            if uid != id::SYSTEM_UID {
-                missing += 1;
-                let to = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
-                let from = ctx.me();
-                let (uid, channel) = (Text::from(uid), self.key.clone());
-                ctx.reply(
-                    to,
-                    Reply::EnsureMembership {
-                        uid,
-                        channel,
-                        from,
-                        index,
-                        activation: self.activation,
-                    },
-                );
+            if uid == id::SYSTEM_UID || self.dir_ready_uids.iter().any(|u| **u == *uid) {
+                return;
             }
+            missing += 1;
+            let to = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
+            let from = ctx.me();
+            let (uid, channel) = (Text::from(uid), self.key.clone());
+            ctx.reply(
+                to,
+                Reply::EnsureMembership {
+                    uid,
+                    channel,
+                    from,
+                    index,
+                    activation: self.activation,
+                },
+            );
         };
         if let Some((a, b)) = id::split(&self.key.id) {
             ask(a);
@@ -436,5 +447,11 @@ impl Channel {
         } else {
             Directory::Waiting { missing }
         };
+        if missing > 0 {
+            let at = ctx.now.mono + limits::DIRECTORY_RETRY;
+            if at < self.timer_at {
+                ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::mutants::Mutant;
 use crate::store::rows::{DedupRow, Format};
 use crate::store::{Family, Found, Query, keys};
-use crate::user::refuse_send;
+use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -47,8 +47,13 @@ impl Channels {
                 break;
             };
             handled += 1;
+            if event.deadline <= ctx.now.mono {
+                // Its owner has answered already; not storing it keeps the outcome definite.
+                answer_unstored(ctx, &event, ReasonCode::SYSTEM_ERROR);
+                continue;
+            }
             if let Some(reason) = refused(&event) {
-                refuse_send(ctx, &event, reason);
+                answer_unstored(ctx, &event, reason);
                 continue;
             }
             let admitted = self.prepare(index, event);
@@ -122,7 +127,10 @@ impl Channels {
         channel.parked_loads += 1;
         let load = channel.next_load;
         channel.next_load += 1;
-        ctx.load(LoadWaiter::ChannelDedup(index, load), queries);
+        ctx.load(
+            LoadWaiter::ChannelDedup(index, channel.activation, load),
+            queries,
+        );
     }
 
     fn dedup_step(&mut self, ctx: &mut Ctx, index: u32, a: Admitted) -> Verdict {
@@ -136,7 +144,7 @@ impl Channels {
                 return Verdict::Dealt;
             }
             Some(Known::Pending { .. }) => {
-                refuse_send(ctx, &a.event, ReasonCode::IDEMPOTENCY_CONFLICT);
+                answer_unstored(ctx, &a.event, ReasonCode::IDEMPOTENCY_CONFLICT);
                 return Verdict::Dealt;
             }
             Some(Known::Committed(stored)) => {
@@ -172,7 +180,7 @@ impl Channels {
         stored: Stored,
     ) {
         if hash != stored.payload_hash {
-            return refuse_send(ctx, &event, ReasonCode::IDEMPOTENCY_CONFLICT);
+            return answer_unstored(ctx, &event, ReasonCode::IDEMPOTENCY_CONFLICT);
         }
         ctx.counters.dedup_hits += 1;
         let promise = Promise {
@@ -193,10 +201,13 @@ impl Channels {
         &mut self,
         ctx: &mut Ctx,
         index: u32,
+        activation: u64,
         load: u64,
         found: Option<Vec<Found>>,
     ) {
-        let channel = &mut self.slab[index as usize];
+        let Some(channel) = self.get(index, activation) else {
+            return;
+        };
         channel.parked_loads = channel.parked_loads.saturating_sub(1);
         let mut rows = found.map(Vec::into_iter);
         // Parked events are looked at in order; one whose load is still out keeps its sender's later ones back.
@@ -269,13 +280,13 @@ impl Channels {
 
     fn refuse_parked(&mut self, ctx: &mut Ctx, index: u32, key: Fingerprint, a: Admitted) {
         self.dedup.abandon(key);
-        refuse_send(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
+        answer_unstored(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
         let channel = &mut self.slab[index as usize];
         let mut i = 0;
         while i < channel.attached.len() {
             if channel.attached[i].0 == key {
                 let (_, event) = channel.attached.remove(i);
-                refuse_send(ctx, &event, ReasonCode::SYSTEM_ERROR);
+                answer_unstored(ctx, &event, ReasonCode::SYSTEM_ERROR);
             } else {
                 i += 1;
             }

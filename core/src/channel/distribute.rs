@@ -7,7 +7,7 @@ use crate::event::mail::{Delivery, Push, SendEvent, Work};
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::mutants::Mutant;
 use crate::store::Record;
-use crate::user::refuse_send;
+use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -67,7 +67,10 @@ impl Channels {
                     channel.outgoing.drain(..n);
                     continue;
                 }
-                return ctx.wait_credit(*short_of, RunKey::Channel(index));
+                if !core::mem::replace(&mut channel.waits_credit, true) {
+                    ctx.wait_credit(*short_of, RunKey::Channel(index));
+                }
+                return;
             }
             let deliveries: Vec<Arc<Delivery>> = channel.outgoing.drain(..n).collect();
             let upto = deliveries.last().map_or(0, |d| d.record.seq);
@@ -113,7 +116,7 @@ impl Channels {
         };
         let targets = targets(ctx, &channel.id);
         if targets.iter().any(|(to, _)| !ctx.has_credit(*to)) {
-            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+            return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
         let record = Record {
             message_id: event.message_id,
@@ -145,7 +148,7 @@ impl Channels {
             };
             ctx.work(to, Work::Push(Box::new(push)));
         }
-        refuse_send(ctx, &event, ReasonCode::SUCCESS);
+        answer_unstored(ctx, &event, ReasonCode::SUCCESS);
     }
 
     /// Whether everything committed has been accepted by its recipients' lanes.

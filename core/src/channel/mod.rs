@@ -22,7 +22,7 @@ use crate::map::{Map, hasher};
 use crate::raft::{Group, Held};
 use crate::store::rows::ChannelHead;
 use crate::time::Instant;
-use crate::user::refuse_send;
+use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -104,6 +104,8 @@ struct Channel {
     /// SENDs that have not passed the chain.
     queue: VecDeque<Box<SendEvent>>,
     scheduled: bool,
+    /// Its next run comes with a credit.
+    waits_credit: bool,
     parked: VecDeque<Parked>,
     parked_loads: usize,
     next_load: u64,
@@ -216,14 +218,14 @@ impl Channels {
         event: Box<SendEvent>,
     ) {
         let Some(key) = event.channel.clone() else {
-            return refuse_send(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
+            return answer_unstored(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
         };
         if event.flags.no_persist() {
             return Self::pass_through(ctx, event);
         }
         let Some(index) = self.activate(ctx, slots, &key) else {
             ctx.counters.queue_refusals += 1;
-            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+            return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         };
         let channel = &mut self.slab[index as usize];
         let waiting = channel.queue.len() + channel.parked.len() + channel.ready.len();
@@ -231,7 +233,7 @@ impl Channels {
             || channel.ready_bytes > limits::UNCOMMITTED_BYTES_MAX
         {
             ctx.counters.queue_refusals += 1;
-            return refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+            return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
         channel.queue.push_back(event);
         channel.schedule(ctx, index);
@@ -242,7 +244,7 @@ impl Channels {
         let Some(channel) = self.slab.get_mut(index as usize) else {
             return 0;
         };
-        channel.scheduled = false;
+        (channel.scheduled, channel.waits_credit) = (false, false);
         if channel.stage == Stage::Stopped {
             channel.refuse_all(ctx, &mut self.dedup);
             return 1;
@@ -266,6 +268,7 @@ impl Channel {
             stage: Stage::Loading,
             queue: VecDeque::new(),
             scheduled: false,
+            waits_credit: false,
             parked: VecDeque::new(),
             parked_loads: 0,
             next_load: 0,
@@ -320,14 +323,14 @@ impl Channel {
             if let Some(key) = a.key {
                 dedup.abandon(key);
             }
-            refuse_send(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
+            answer_unstored(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
         }
         for event in self
             .queue
             .drain(..)
             .chain(self.attached.drain(..).map(|(_, e)| e))
         {
-            refuse_send(ctx, &event, ReasonCode::SYSTEM_ERROR);
+            answer_unstored(ctx, &event, ReasonCode::SYSTEM_ERROR);
         }
         self.ready_bytes = 0;
         self.parked_loads = 0;

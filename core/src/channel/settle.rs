@@ -1,6 +1,6 @@
 //! Idle channels settle (an exact head row, no dirty row) and then leave memory (cluster-and-raft 4.19).
 
-use super::{Channel, Channels, Stage};
+use super::{Channel, Channels, Directory, Stage};
 use crate::cluster::Slots;
 use crate::ctx::{Ctx, PersistWaiter, Timer};
 use crate::limits;
@@ -15,6 +15,11 @@ impl Channels {
             return;
         };
         channel.timer_at = Instant::NEVER;
+        if matches!(channel.directory, Directory::Waiting { .. }) && channel.stage != Stage::Stopped
+        {
+            channel.ensure_directory(ctx, index);
+            return;
+        }
         let idle = ctx.now.mono.since(channel.last_active);
         if !Self::quiet(channel) || idle < limits::SETTLE_IDLE {
             if channel.stage == Stage::Stopped {

@@ -58,6 +58,13 @@ impl Conns {
         }
     }
 
+    /// A credit came back that the connection may have waited for.
+    pub fn credited(&mut self, id: ConnId) {
+        if let Some(conn) = self.map.get_mut(&id) {
+            conn.waits_credit = false;
+        }
+    }
+
     /// Handles buffered frames until none is whole, or the connection must wait.
     pub fn run(&mut self, ctx: &mut Ctx, id: ConnId) {
         loop {
@@ -75,7 +82,10 @@ impl Conns {
             if conn.state != State::AwaitConnect && conn.decoder.buffered() > 0 {
                 let to = home(&conn.uid, ctx);
                 if !ctx.has_credit(to) {
-                    return ctx.wait_credit(to, RunKey::Conn(id));
+                    if !core::mem::replace(&mut conn.waits_credit, true) {
+                        ctx.wait_credit(to, RunKey::Conn(id));
+                    }
+                    return;
                 }
             }
             match conn.decoder.next() {

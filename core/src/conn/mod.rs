@@ -71,6 +71,8 @@ struct Conn {
     timer_at: Instant,
     /// A decoded SEND waits for a message id.
     starved: bool,
+    /// Its next run comes with a credit.
+    waits_credit: bool,
 }
 
 /// All connections of one shard.
@@ -136,6 +138,7 @@ impl Conns {
             deadline: now + limits::FIRST_FRAME,
             timer_at: Instant::NEVER,
             starved: false,
+            waits_credit: false,
         };
         let refused = if self.stopping {
             Some(CloseReason::Stopping)

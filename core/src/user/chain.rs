@@ -2,16 +2,17 @@
 
 use crate::channel::id;
 use crate::ctx::Ctx;
-use crate::event::mail::{SendEvent, Work};
+use crate::event::mail::SendEvent;
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::limits;
-use alloc::boxed::Box;
 use wukong_proto::ReasonCode;
 
 /// What a stage decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Continue,
+    /// The last stage: hand the event to this shard.
+    Route(ShardId),
     /// No credit for this shard: the event waits, and the sender's later events behind it.
     Wait(ShardId),
     Stop(ReasonCode),
@@ -20,7 +21,7 @@ pub enum Flow {
 /// A named step of a chain.
 pub struct Stage {
     pub name: &'static str,
-    pub run: fn(&mut Ctx, &mut Box<SendEvent>) -> Flow,
+    pub run: fn(&mut Ctx, &mut SendEvent) -> Flow,
 }
 
 /// The chain of a SEND at the user authority.
@@ -36,7 +37,7 @@ pub const USER_SEND_CHAIN: &[Stage] = &[
 ];
 
 /// Canonical channel, sizes and types (4.4.1).
-fn validate(_: &mut Ctx, event: &mut Box<SendEvent>) -> Flow {
+fn validate(_: &mut Ctx, event: &mut SendEvent) -> Flow {
     if event.payload.len() > limits::PAYLOAD_MAX
         || event.client_msg_no.len() > limits::CLIENT_MSG_NO_MAX
     {
@@ -60,7 +61,7 @@ fn validate(_: &mut Ctx, event: &mut Box<SendEvent>) -> Flow {
 }
 
 /// Hands the event to the authority of its channel.
-fn route(ctx: &mut Ctx, event: &mut Box<SendEvent>) -> Flow {
+fn route(ctx: &mut Ctx, event: &mut SendEvent) -> Flow {
     let Some(channel) = &event.channel else {
         return Flow::Stop(ReasonCode::CHANNEL_ID_ERROR);
     };
@@ -68,6 +69,5 @@ fn route(ctx: &mut Ctx, event: &mut Box<SendEvent>) -> Flow {
     if !ctx.has_credit(to) {
         return Flow::Wait(to);
     }
-    ctx.work(to, Work::ChannelSend(event.clone()));
-    Flow::Continue
+    Flow::Route(to)
 }

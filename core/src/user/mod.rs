@@ -6,7 +6,7 @@ mod register;
 
 use crate::cluster::Slots;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{ConnectEvent, ConnectVerdict, Reply, SendEvent};
+use crate::event::mail::{ConnectEvent, ConnectVerdict, Reply, SendEvent, Work};
 use crate::ids::{ConnRef, ShardId, slot_of};
 use crate::limits;
 use crate::map::{BTreeMap, Map, hasher};
@@ -183,7 +183,10 @@ impl Users {
                     self.authenticate(ctx, slots, index, event);
                 }
                 UserEvent::Send(mut event, from) => match run_chain(ctx, &mut event) {
-                    Flow::Continue => ctx.work_done(from),
+                    Flow::Route(to) => {
+                        ctx.work_done(from);
+                        ctx.work(to, Work::ChannelSend(event));
+                    }
                     Flow::Wait(to) => {
                         // Nothing of this user overtakes the event that waits.
                         self.slab[index as usize]
@@ -194,8 +197,9 @@ impl Users {
                     }
                     Flow::Stop(reason) => {
                         ctx.work_done(from);
-                        refuse_send(ctx, &event, reason);
+                        answer_unstored(ctx, &event, reason);
                     }
+                    Flow::Continue => unreachable!("the chain ends with a decision"),
                 },
                 UserEvent::RecvAck {
                     conn,
@@ -314,14 +318,14 @@ fn verdict(ctx: &mut Ctx, conn: ConnRef, verdict: ConnectVerdict) {
     ctx.reply(conn.shard, Reply::Connected { conn, verdict });
 }
 
-fn run_chain(ctx: &mut Ctx, event: &mut Box<SendEvent>) -> Flow {
+fn run_chain(ctx: &mut Ctx, event: &mut SendEvent) -> Flow {
     for stage in USER_SEND_CHAIN {
         match (stage.run)(ctx, event) {
             Flow::Continue => {}
-            stop => return stop,
+            decided => return decided,
         }
     }
-    Flow::Continue
+    Flow::Stop(ReasonCode::SYSTEM_ERROR)
 }
 
 /// The terminal answer of an event that finds its queue full (semantics 2.2.4).
@@ -333,14 +337,15 @@ fn refuse(ctx: &mut Ctx, event: UserEvent) {
         }
         UserEvent::Send(event, from) => {
             ctx.work_done(from);
-            refuse_send(ctx, &event, ReasonCode::RATE_LIMIT);
+            answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
         UserEvent::RecvAck { from, .. } => ctx.work_done(from),
         UserEvent::Gone(_) => {}
     }
 }
 
-pub(crate) fn refuse_send(ctx: &mut Ctx, event: &SendEvent, reason: ReasonCode) {
+/// The terminal answer of a SEND that is not stored: seq 0, and the id it was given.
+pub(crate) fn answer_unstored(ctx: &mut Ctx, event: &SendEvent, reason: ReasonCode) {
     let ack = Reply::SendAck {
         conn: event.conn,
         owed_id: event.message_id,
