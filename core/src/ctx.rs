@@ -237,7 +237,9 @@ impl Ctx {
     /// Sends what was gathered to the store: writes first, so that loads see them.
     pub fn flush_store(&mut self) {
         if !self.batch.is_empty() {
-            let batch = core::mem::take(&mut self.batch);
+            // The next batch is likely to be as large.
+            let next = WriteBatch::with_capacity(self.batch.bytes());
+            let batch = core::mem::replace(&mut self.batch, next);
             let mut waiters = core::mem::take(&mut self.batch_waiters);
             let class = if self.batch_sync {
                 PersistClass::Sync

@@ -24,6 +24,8 @@ pub const INBOUND_BYTES_MAX: usize = MIB + 64 * KIB;
 pub const HELD_BYTES_MAX: usize = 64 * KIB;
 /// Bytes waiting to be written: beyond it the connection is closed.
 pub const OUTBOUND_BYTES_MAX: usize = 4 * MIB;
+/// Outbound frames are cut from chunks of this size.
+pub const FRAME_CHUNK: usize = 8 * KIB;
 /// Plaintext payload on every entry path: beyond it SENDACK NotAllowSend. An encrypted RECV then fits a client's 1 MiB.
 pub const PAYLOAD_MAX: usize = 700 * KIB;
 /// Bytes of a channel id given by a client: beyond it SENDACK ChannelIDError.

@@ -3,14 +3,13 @@
 use super::{Channel, Channels, PushInFlight, Stage};
 use crate::channel::id;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{Delivery, Push, SendEvent, Work};
+use crate::event::mail::{Deliveries, Delivery, Push, SendEvent, Work};
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::mutants::Mutant;
 use crate::store::Record;
 use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use smallvec::SmallVec;
 use wukong_proto::{ReasonCode, Text};
 
@@ -18,10 +17,10 @@ use wukong_proto::{ReasonCode, Text};
 const PUSH_ENTRIES_MAX: usize = 64;
 
 /// Recipients by the shard of their authority.
-type Targets = SmallVec<[(ShardId, SmallVec<[Text; 2]>); 2]>;
+pub(super) type Targets = SmallVec<[(ShardId, SmallVec<[Text; 2]>); 2]>;
 
 /// The participants of a person channel, grouped by shard.
-fn targets(ctx: &Ctx, stored_id: &str) -> Targets {
+pub(super) fn targets(ctx: &Ctx, stored_id: &str) -> Targets {
     let mut out = Targets::new();
     let mut add = |uid: &str| {
         let shard = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
@@ -50,7 +49,6 @@ impl Channels {
         {
             return;
         }
-        let targets = targets(ctx, &channel.key.id);
         loop {
             let hw = channel.group.hw;
             let n = channel
@@ -62,7 +60,8 @@ impl Channels {
             if n == 0 {
                 return;
             }
-            if let Some((short_of, _)) = targets.iter().find(|(to, _)| !ctx.has_credit(*to)) {
+            if let Some((short_of, _)) = channel.targets.iter().find(|(to, _)| !ctx.has_credit(*to))
+            {
                 if ctx.mutant(Mutant::MailLostWhenFull) {
                     channel.outgoing.drain(..n);
                     continue;
@@ -72,7 +71,7 @@ impl Channels {
                 }
                 return;
             }
-            let deliveries: Vec<Arc<Delivery>> = channel.outgoing.drain(..n).collect();
+            let deliveries: Deliveries = channel.outgoing.drain(..n).collect();
             let upto = deliveries.last().map_or(0, |d| d.record.seq);
             let push = channel.next_push;
             channel.next_push += 1;
@@ -81,9 +80,13 @@ impl Channels {
             channel.pushes.push_back(PushInFlight {
                 id: push,
                 upto,
-                waiting: if early { 0 } else { targets.len() as u8 },
+                waiting: if early {
+                    0
+                } else {
+                    channel.targets.len() as u8
+                },
             });
-            for (to, uids) in &targets {
+            for (to, uids) in &channel.targets {
                 let push = Push {
                     from: ctx.me(),
                     channel: index,
@@ -144,7 +147,7 @@ impl Channels {
                 activation: 0,
                 push: 0,
                 uids,
-                deliveries: alloc::vec![delivery.clone()],
+                deliveries: smallvec::smallvec![delivery.clone()],
             };
             ctx.work(to, Work::Push(Box::new(push)));
         }

@@ -33,7 +33,7 @@ pub fn compose(a: &str, b: &str) -> Text {
     s.push_str(x);
     s.push('@');
     s.push_str(y);
-    Text::from(s.as_str())
+    Text::from(s)
 }
 
 /// The two uids of a composed id; `None` unless there is exactly one `@` (4.2.2).
@@ -58,7 +58,7 @@ pub fn command(id: &str) -> Text {
     let mut s = String::with_capacity(id.len() + CMD_SUFFIX.len());
     s.push_str(id);
     s.push_str(CMD_SUFFIX);
-    Text::from(s.as_str())
+    Text::from(s)
 }
 
 /// The other party of a person channel; `uid` itself for a note to self.

@@ -100,6 +100,8 @@ struct Channel {
     key: ChannelKey,
     slot: SlotId,
     activation: u64,
+    /// Recipients by the shard of their authority.
+    targets: distribute::Targets,
     stage: Stage,
     /// SENDs that have not passed the chain.
     queue: VecDeque<Box<SendEvent>>,
@@ -261,7 +263,9 @@ impl Channels {
 impl Channel {
     fn new(ctx: &Ctx, key: ChannelKey, activation: u64) -> Self {
         let slot = slot_of(&key.id, ctx.config.slots);
+        let targets = distribute::targets(ctx, &key.id);
         Self {
+            targets,
             key,
             slot,
             activation,

@@ -350,6 +350,10 @@ impl Conns {
         write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) {
         debug_assert!(self.encoded.is_empty());
+        // Frames are cut from chunks, so that most cost no allocation of their own.
+        if self.encoded.capacity() < limits::FRAME_CHUNK / 8 {
+            self.encoded.reserve(limits::FRAME_CHUNK);
+        }
         if write(&mut self.encoded).is_ok() {
             let frame = self.encoded.split().freeze();
             self.write(ctx, id, frame);

@@ -10,7 +10,6 @@ use crate::store::Record;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use smallvec::SmallVec;
@@ -166,5 +165,8 @@ pub struct Push {
     pub activation: u64,
     pub push: u64,
     pub uids: SmallVec<[Text; 2]>,
-    pub deliveries: Vec<Arc<Delivery>>,
+    pub deliveries: Deliveries,
 }
+
+/// Messages of one push, in seq order.
+pub type Deliveries = SmallVec<[Arc<Delivery>; 1]>;

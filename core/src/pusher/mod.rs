@@ -3,20 +3,18 @@
 
 use crate::channel::id::SYSTEM_UID;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{Delivery, Push, Reply};
+use crate::event::mail::{Deliveries, Push, Reply};
 use crate::ids::ShardId;
 use crate::limits;
 use crate::user::Users;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use smallvec::SmallVec;
 use wukong_proto::Text;
 
 #[derive(Clone, Debug)]
 struct Item {
     uid: Text,
-    deliveries: SmallVec<[Arc<Delivery>; 1]>,
+    deliveries: Deliveries,
     /// Deliveries made.
     served: usize,
     /// The push's credit, returned with its last item.
@@ -60,7 +58,7 @@ impl Pusher {
             let lane = &mut self.lanes[lane_index];
             lane.queue.push_back(Item {
                 uid,
-                deliveries: deliveries.iter().cloned().collect(),
+                deliveries: deliveries.clone(),
                 served: 0,
                 credit: (i == last).then_some(from),
             });

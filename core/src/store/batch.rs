@@ -96,6 +96,15 @@ impl WriteBatch {
         }
     }
 
+    /// An empty batch with room for `bytes` of encoded writes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            buf: Vec::with_capacity(bytes),
+            count: 0,
+        }
+    }
+
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
