@@ -2,7 +2,7 @@
 
 use crate::counters::Counters;
 use crate::error::StoreFault;
-use crate::event::mail::{Mail, Reply, Work};
+use crate::event::mail::{Mail, Reply, Work, WorkClass};
 use crate::ids::{ConnId, Incarnation, OpId, ShardId, StoreId};
 use crate::input::Completion;
 use crate::limits;
@@ -135,7 +135,8 @@ pub struct Ctx {
     persists_in_flight: VecDeque<OpId>,
     next_op: u64,
     timers: BTreeSet<(Instant, Timer)>,
-    accounts: Vec<Account>,
+    /// By shard, then by class of work.
+    accounts: Vec<[Account; 4]>,
 }
 
 impl Ctx {
@@ -144,6 +145,7 @@ impl Ctx {
             credit: config.mail_credit,
             ..Account::default()
         };
+        let account: [Account; 4] = core::array::from_fn(|_| account.clone());
         let accounts = alloc::vec![account; usize::from(config.shards)];
         Self {
             config,
@@ -365,25 +367,29 @@ impl Ctx {
 
     // ---- mail
 
+    fn account(&mut self, shard: ShardId, class: WorkClass) -> &mut Account {
+        &mut self.accounts[usize::from(shard.0)][class as usize]
+    }
+
     /// Whether work for `to` may be sent now.
-    pub fn has_credit(&self, to: ShardId) -> bool {
-        self.accounts[usize::from(to.0)].credit > 0
+    pub fn has_credit(&self, to: ShardId, class: WorkClass) -> bool {
+        self.credit(to, class) > 0
     }
 
     /// How much work may be sent to `to` now.
-    pub fn credit(&self, to: ShardId) -> usize {
-        self.accounts[usize::from(to.0)].credit
+    pub fn credit(&self, to: ShardId, class: WorkClass) -> usize {
+        self.accounts[usize::from(to.0)][class as usize].credit
     }
 
     /// Runs `key` again when `to` has credit.
-    pub fn wait_credit(&mut self, to: ShardId, key: RunKey) {
+    pub fn wait_credit(&mut self, to: ShardId, class: WorkClass, key: RunKey) {
         self.counters.mail_waits += 1;
-        self.accounts[usize::from(to.0)].waiting.push_back(key);
+        self.account(to, class).waiting.push_back(key);
     }
 
     /// Sends work; the caller has checked `has_credit`.
     pub fn work(&mut self, to: ShardId, work: Work) {
-        let account = &mut self.accounts[usize::from(to.0)];
+        let account = self.account(to, work.class());
         account.credit = account.credit.saturating_sub(1);
         self.mail(to, Mail::Work(work));
     }
@@ -403,13 +409,13 @@ impl Ctx {
     }
 
     /// Work from `from` is dealt with: its credit goes back at the end of the turn.
-    pub fn work_done(&mut self, from: ShardId) {
-        self.accounts[usize::from(from.0)].owed_back += 1;
+    pub fn work_done(&mut self, from: ShardId, class: WorkClass) {
+        self.account(from, class).owed_back += 1;
     }
 
     /// Credit came back.
-    pub fn credited(&mut self, from: ShardId, count: u32) {
-        let account = &mut self.accounts[usize::from(from.0)];
+    pub fn credited(&mut self, from: ShardId, class: WorkClass, count: u32) {
+        let account = &mut self.accounts[usize::from(from.0)][class as usize];
         account.credit += count as usize;
         self.run.extend(account.waiting.drain(..));
     }
@@ -417,9 +423,11 @@ impl Ctx {
     /// Returns this shard's own credits to itself; true when some machine may go on.
     pub fn flush_credit_self(&mut self) -> bool {
         let me = self.config.shard;
-        let n = core::mem::take(&mut self.accounts[usize::from(me.0)].owed_back);
-        if n > 0 {
-            self.credited(me, n);
+        for class in WorkClass::ALL {
+            let n = core::mem::take(&mut self.account(me, class).owed_back);
+            if n > 0 {
+                self.credited(me, class, n);
+            }
         }
         !self.run.is_empty()
     }
@@ -431,13 +439,15 @@ impl Ctx {
             if to == self.config.shard {
                 continue;
             }
-            let n = core::mem::take(&mut self.accounts[i].owed_back);
-            if n > 0 {
-                self.counters.mail_out += 1;
-                self.push(Output::Mail {
-                    to,
-                    mail: Mail::Credit(n),
-                });
+            for class in WorkClass::ALL {
+                let count = core::mem::take(&mut self.account(to, class).owed_back);
+                if count > 0 {
+                    self.counters.mail_out += 1;
+                    self.push(Output::Mail {
+                        to,
+                        mail: Mail::Credit { class, count },
+                    });
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::conn::Conns;
 use crate::counters::Counters;
 use crate::ctx::{Ctx, Done, LoadWaiter, PersistWaiter, RunKey, Timer};
 use crate::error::{BootError, Refusal, StoreFault};
-use crate::event::mail::{Mail, Reply, Work};
+use crate::event::mail::{Mail, Reply, Work, WorkClass};
 use crate::ids::{ChannelKey, Incarnation, NodeId, ShardId, StoreId, slot_of};
 use crate::input::{Completion, Input};
 use crate::limits;
@@ -263,7 +263,7 @@ impl Shard {
             ..
         } = self;
         match mail {
-            Mail::Credit(count) => ctx.credited(from, count),
+            Mail::Credit { class, count } => ctx.credited(from, class, count),
             Mail::Work(work) => match work {
                 Work::Connect(event) => users.on_connect(ctx, from, event),
                 Work::Send(event) => users.on_send(ctx, from, event),
@@ -273,7 +273,7 @@ impl Shard {
                     message_id,
                 } => users.on_recv_ack(ctx, from, &uid, conn, message_id),
                 Work::ChannelSend(event) => {
-                    ctx.work_done(from);
+                    ctx.work_done(from, WorkClass::Route);
                     channels.on_send(ctx, slots, event);
                 }
                 Work::Push(push) => pusher.accept(ctx, *push),
@@ -282,7 +282,7 @@ impl Shard {
                     delivery,
                     dup,
                 } => {
-                    ctx.work_done(from);
+                    ctx.work_done(from, WorkClass::Deliver);
                     conns.deliver(ctx, conn, &delivery, dup);
                 }
             },

@@ -632,3 +632,32 @@ fn ids_stay_unique_when_the_clock_jumps_back_over_a_restart() {
     w.send(1, "bob", "n2", "y");
     assert!(w.ack(1).2 > before);
 }
+
+#[test]
+fn a_burst_beyond_all_credit_is_acknowledged_and_delivered() {
+    let mut cfg = config();
+    cfg.mail_credit = 64;
+    let mut w = World::boot(Disk::default(), 1, cfg, 1_700_000_000_000);
+    for i in 1..=20 {
+        w.connect(i, &format!("a{i}"));
+        w.connect(100 + i, &format!("b{i}"));
+    }
+    w.hold = true;
+    for i in 1..=20 {
+        let mut all = BytesMut::new();
+        for n in 1..=100 {
+            all.extend_from_slice(&send_frame(&format!("b{i}"), &format!("n{n}"), "x"));
+        }
+        w.bytes(i, &all);
+    }
+    for _ in 0..50 {
+        if !w.held.is_empty() {
+            w.sync_one();
+        }
+    }
+    w.sync_all();
+    for i in 1..=20 {
+        assert_eq!(w.take(i).len(), 100, "acks of a{i}");
+        assert_eq!(w.take(100 + i).len(), 100, "deliveries to b{i}");
+    }
+}

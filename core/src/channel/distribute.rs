@@ -3,7 +3,7 @@
 use super::{Channel, Channels, PushInFlight, Stage};
 use crate::channel::id;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{Deliveries, Delivery, Push, SendEvent, Work};
+use crate::event::mail::{Deliveries, Delivery, Push, SendEvent, Work, WorkClass};
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::mutants::Mutant;
 use crate::store::Record;
@@ -60,14 +60,17 @@ impl Channels {
             if n == 0 {
                 return;
             }
-            if let Some((short_of, _)) = channel.targets.iter().find(|(to, _)| !ctx.has_credit(*to))
+            if let Some((short_of, _)) = channel
+                .targets
+                .iter()
+                .find(|(to, _)| !ctx.has_credit(*to, WorkClass::Push))
             {
                 if ctx.mutant(Mutant::MailLostWhenFull) {
                     channel.outgoing.drain(..n);
                     continue;
                 }
                 if !core::mem::replace(&mut channel.waits_credit, true) {
-                    ctx.wait_credit(*short_of, RunKey::Channel(index));
+                    ctx.wait_credit(*short_of, WorkClass::Push, RunKey::Channel(index));
                 }
                 return;
             }
@@ -118,7 +121,10 @@ impl Channels {
             return;
         };
         let targets = targets(ctx, &channel.id);
-        if targets.iter().any(|(to, _)| !ctx.has_credit(*to)) {
+        if targets
+            .iter()
+            .any(|(to, _)| !ctx.has_credit(*to, WorkClass::Push))
+        {
             return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
         let record = Record {

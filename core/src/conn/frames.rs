@@ -3,7 +3,7 @@
 use super::{Conns, Owed, State, crypto};
 use crate::channel::id::has_reserved;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{ConnectEvent, SendEvent, Work};
+use crate::event::mail::{ConnectEvent, SendEvent, Work, WorkClass};
 use crate::ids::{ConnId, ConnRef, ShardId, shard_of, slot_of};
 use crate::limits;
 use crate::note::Note;
@@ -81,9 +81,9 @@ impl Conns {
             // Admission before decoding: a decoded frame is always dealt with.
             if conn.state != State::AwaitConnect && conn.decoder.buffered() > 0 {
                 let to = home(&conn.uid, ctx);
-                if !ctx.has_credit(to) {
+                if !ctx.has_credit(to, WorkClass::Admit) {
                     if !core::mem::replace(&mut conn.waits_credit, true) {
-                        ctx.wait_credit(to, RunKey::Conn(id));
+                        ctx.wait_credit(to, WorkClass::Admit, RunKey::Conn(id));
                     }
                     return;
                 }
@@ -177,7 +177,7 @@ impl Conns {
             Err(crypto::KeyError::NotUsable) => return self.refuse(ctx, id, ReasonCode::AUTH_FAIL),
         };
         let to = home(&uid, ctx);
-        if !ctx.has_credit(to) {
+        if !ctx.has_credit(to, WorkClass::Admit) {
             return self.close(ctx, id, CloseReason::ConnectUnavailable);
         }
         conn.uid = uid.clone();

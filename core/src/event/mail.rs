@@ -21,7 +21,29 @@ pub enum Mail {
     Work(Work),
     Reply(Reply),
     /// Returns credits for work dealt with.
-    Credit(u32),
+    Credit {
+        class: WorkClass,
+        count: u32,
+    },
+}
+
+/// The hops of a message. Each has credits of its own, and what one hop waits for is only ever a later one, so no
+/// two full queues can wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum WorkClass {
+    /// Owner → user authority.
+    Admit,
+    /// User authority → channel authority.
+    Route,
+    /// Channel authority → lanes.
+    Push,
+    /// Lanes → owner.
+    Deliver,
+}
+
+impl WorkClass {
+    pub const ALL: [Self; 4] = [Self::Admit, Self::Route, Self::Push, Self::Deliver];
 }
 
 /// Mail that takes a credit.
@@ -47,6 +69,18 @@ pub enum Work {
         delivery: Arc<Delivery>,
         dup: bool,
     },
+}
+
+impl Work {
+    #[must_use]
+    pub const fn class(&self) -> WorkClass {
+        match self {
+            Self::Connect(_) | Self::Send(_) | Self::RecvAck { .. } => WorkClass::Admit,
+            Self::ChannelSend(_) => WorkClass::Route,
+            Self::Push(_) => WorkClass::Push,
+            Self::Deliver { .. } => WorkClass::Deliver,
+        }
+    }
 }
 
 /// Mail that answers work, or is bounded by what exists (connections, channels, calls).

@@ -3,7 +3,7 @@
 
 use crate::channel::id::SYSTEM_UID;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{Deliveries, Push, Reply};
+use crate::event::mail::{Deliveries, Push, Reply, WorkClass};
 use crate::ids::ShardId;
 use crate::limits;
 use crate::user::Users;
@@ -90,14 +90,14 @@ impl Pusher {
                 if &*item.uid != SYSTEM_UID
                     && let Some(short_of) = users.deliver(ctx, &item.uid, delivery)
                 {
-                    ctx.wait_credit(short_of, RunKey::Lane(index));
+                    ctx.wait_credit(short_of, WorkClass::Deliver, RunKey::Lane(index));
                     return handled;
                 }
                 item.served += 1;
                 handled += 1;
             }
             if let Some(from) = item.credit {
-                ctx.work_done(from);
+                ctx.work_done(from, WorkClass::Push);
             }
             lane.queue.pop_front();
         }

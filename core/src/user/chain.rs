@@ -2,7 +2,7 @@
 
 use crate::channel::id;
 use crate::ctx::Ctx;
-use crate::event::mail::SendEvent;
+use crate::event::mail::{SendEvent, WorkClass};
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::limits;
 use wukong_proto::ReasonCode;
@@ -66,7 +66,7 @@ fn route(ctx: &mut Ctx, event: &mut SendEvent) -> Flow {
         return Flow::Stop(ReasonCode::CHANNEL_ID_ERROR);
     };
     let to = shard_of(slot_of(&channel.id, ctx.config.slots), ctx.config.shards);
-    if !ctx.has_credit(to) {
+    if !ctx.has_credit(to, WorkClass::Route) {
         return Flow::Wait(to);
     }
     Flow::Route(to)

@@ -6,7 +6,7 @@ mod register;
 
 use crate::cluster::Slots;
 use crate::ctx::{Ctx, RunKey};
-use crate::event::mail::{ConnectEvent, ConnectVerdict, Reply, SendEvent, Work};
+use crate::event::mail::{ConnectEvent, ConnectVerdict, Reply, SendEvent, Work, WorkClass};
 use crate::ids::{ConnRef, ShardId, slot_of};
 use crate::limits;
 use crate::map::{BTreeMap, Map, hasher};
@@ -179,12 +179,12 @@ impl Users {
             handled += 1;
             match event {
                 UserEvent::Connect(event, from) => {
-                    ctx.work_done(from);
+                    ctx.work_done(from, WorkClass::Admit);
                     self.authenticate(ctx, slots, index, event);
                 }
                 UserEvent::Send(mut event, from) => match run_chain(ctx, &mut event) {
                     Flow::Route(to) => {
-                        ctx.work_done(from);
+                        ctx.work_done(from, WorkClass::Admit);
                         ctx.work(to, Work::ChannelSend(event));
                     }
                     Flow::Wait(to) => {
@@ -192,11 +192,11 @@ impl Users {
                         self.slab[index as usize]
                             .queue
                             .push_front(UserEvent::Send(event, from));
-                        ctx.wait_credit(to, RunKey::User(index));
+                        ctx.wait_credit(to, WorkClass::Route, RunKey::User(index));
                         return handled;
                     }
                     Flow::Stop(reason) => {
-                        ctx.work_done(from);
+                        ctx.work_done(from, WorkClass::Admit);
                         answer_unstored(ctx, &event, reason);
                     }
                     Flow::Continue => unreachable!("the chain ends with a decision"),
@@ -206,7 +206,7 @@ impl Users {
                     message_id,
                     from,
                 } => {
-                    ctx.work_done(from);
+                    ctx.work_done(from, WorkClass::Admit);
                     self.clear_retry(ctx, index, conn, message_id);
                 }
                 UserEvent::Gone(conn) => self.unregister(index, conn),
@@ -332,14 +332,14 @@ fn run_chain(ctx: &mut Ctx, event: &mut SendEvent) -> Flow {
 fn refuse(ctx: &mut Ctx, event: UserEvent) {
     match event {
         UserEvent::Connect(event, from) => {
-            ctx.work_done(from);
+            ctx.work_done(from, WorkClass::Admit);
             verdict(ctx, event.conn, ConnectVerdict::Unavailable);
         }
         UserEvent::Send(event, from) => {
-            ctx.work_done(from);
+            ctx.work_done(from, WorkClass::Admit);
             answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
-        UserEvent::RecvAck { from, .. } => ctx.work_done(from),
+        UserEvent::RecvAck { from, .. } => ctx.work_done(from, WorkClass::Admit),
         UserEvent::Gone(_) => {}
     }
 }

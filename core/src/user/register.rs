@@ -2,7 +2,7 @@
 
 use super::{User, Users, verdict};
 use crate::ctx::{Ctx, RunKey, Timer};
-use crate::event::mail::{ConnectEvent, ConnectVerdict, Delivery, Reply, Work};
+use crate::event::mail::{ConnectEvent, ConnectVerdict, Delivery, Reply, Work, WorkClass};
 use crate::ids::{ConnRef, ShardId};
 use crate::limits;
 use crate::mutants::Mutant;
@@ -116,7 +116,7 @@ impl Users {
         if let Some(p) = user
             .conns
             .iter()
-            .find(|p| ctx.credit(p.conn.shard) < needed)
+            .find(|p| ctx.credit(p.conn.shard, WorkClass::Deliver) < needed)
         {
             return Some(p.conn.shard);
         }
@@ -164,7 +164,7 @@ impl Users {
             let Some(p) = user.conns.iter_mut().find(|p| p.conn == conn) else {
                 continue;
             };
-            while ctx.has_credit(conn.shard)
+            while ctx.has_credit(conn.shard, WorkClass::Deliver)
                 && let Some(delivery) = p.take_due(now)
             {
                 ctx.work(
@@ -184,7 +184,7 @@ impl Users {
             if next <= now {
                 // No credit: go on when there is some.
                 self.retrying.push_front((next, index, conn));
-                ctx.wait_credit(conn.shard, RunKey::Retry);
+                ctx.wait_credit(conn.shard, WorkClass::Deliver, RunKey::Retry);
                 return;
             }
             // Every entry of this queue is at most one retry period away, so the order holds but for those
