@@ -16,6 +16,7 @@ pub mod counters;
 mod ctx;
 pub mod error;
 pub mod event;
+pub mod flight;
 pub mod ids;
 pub mod input;
 pub mod limits;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The server, and its companions on the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wukong_runtime::cli::main()
+}

@@ -22,8 +22,8 @@ impl Trace {
     }
 
     pub fn num(&mut self, v: u64) {
-        let wide = u128::from(self.0 ^ v) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835_u128;
-        self.0 = (wide >> 64) as u64 ^ (wide as u64).rotate_left(23) ^ v;
+        let wide = u128::from(self.0 ^ v) * 0x9E37_79B9_7F4A_7C15_u128;
+        self.0 = (wide >> 64) as u64 ^ (wide as u64).rotate_left(23) ^ v.wrapping_mul(0xF39C_C060_5CED_C835);
     }
 
     pub fn bytes(&mut self, b: &[u8]) {
@@ -185,7 +185,7 @@ impl Trace {
                 self.two(*seq, u64::from(reason.0));
             }
             Mail::Reply(_) => self.num(53),
-            Mail::Credit(n) => self.two(54, u64::from(*n)),
+            Mail::Credit { count, .. } => self.two(54, u64::from(*count)),
         }
     }
 

@@ -82,7 +82,7 @@ impl Wrongs {
     pub const NOT_DURABLE: u16 = 1 << 1;
     /// The row holds something else.
     pub const OTHER_ROW: u16 = 1 << 2;
-    /// A participant has no durable membership row.
+    /// A participant has no membership row.
     pub const NO_MEMBERSHIP: u16 = 1 << 3;
     pub const SIGNATURE: u16 = 1 << 4;
     pub const PAYLOAD: u16 = 1 << 5;
@@ -98,7 +98,7 @@ impl Wrongs {
         "no such row on disk",
         "row not durable",
         "row on disk differs",
-        "membership row not durable",
+        "a participant has no membership row",
         "wrong signature",
         "payload does not decrypt to what was sent",
         "wrong channel id for this recipient",

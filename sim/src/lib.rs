@@ -2,6 +2,7 @@
 //! that judge what clients saw. docs/simulation.md is its manual.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod disk;
@@ -10,7 +11,10 @@ pub mod heap;
 pub mod history;
 pub mod machine;
 pub mod oracle;
+pub mod report;
 pub mod rng;
+pub mod run;
 pub mod scenario;
 pub mod sometimes;
+pub mod toy;
 pub mod world;

@@ -104,7 +104,7 @@ impl Keys {
             STANDARD.decode(text)
         }
         .map_err(|_| Undecryptable)?;
-        let decryptor = cbc::Decryptor::inner_iv_init(self.aes.clone(), &self.iv.into());
+        let decryptor = cbc::Decryptor::inner_iv_init(&self.aes, &self.iv.into());
         let len = decryptor
             .decrypt_padded_mut::<Pkcs7>(&mut blocks)
             .map_err(|_| Undecryptable)?
@@ -127,7 +127,7 @@ impl Keys {
     fn cipher<'a>(&self, plain: &'a mut Vec<u8>) -> &'a [u8] {
         let len = plain.len();
         plain.resize(len + 16, 0);
-        let encryptor = cbc::Encryptor::inner_iv_init(self.aes.clone(), &self.iv.into());
+        let encryptor = cbc::Encryptor::inner_iv_init(&self.aes, &self.iv.into());
         encryptor
             .encrypt_padded_mut::<Pkcs7>(plain, len)
             .expect("room for the padding")

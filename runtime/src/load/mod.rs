@@ -3,7 +3,7 @@
 mod args;
 mod check;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod first_ack;
 mod idle;
 mod message;

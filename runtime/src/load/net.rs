@@ -6,7 +6,10 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::time::Timespec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use wukong_proto::{EncodeError, Recv};
@@ -18,11 +21,18 @@ use crate::client::{random, wall_ms};
 /// Every connection is pinged once in this time, spread evenly; servers drop connections that are silent for minutes.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
+/// Sockets looked at before the caller may send again.
+const READY_MAX: usize = 128;
+
 /// Which connection, in the order of opening.
 pub type ConnNo = usize;
 
 /// What happened on a connection.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "short-lived, and nearly all are the large one"
+)]
 pub enum What {
     /// The session says so.
     Event(Event),
@@ -77,7 +87,7 @@ impl Net {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             conns: Vec::new(),
             dirty: Vec::new(),
-            ready: Vec::with_capacity(1024),
+            ready: Vec::with_capacity(READY_MAX),
             chunk: vec![0; 64 * 1024].into_boxed_slice(),
             scratch: BytesMut::new(),
             pings_from: Instant::now(),
@@ -190,18 +200,19 @@ impl Net {
     /// # Errors
     /// The wait itself failed.
     pub fn poll(&mut self, timeout: Duration, happened: &mut Vec<Happened>) -> io::Result<()> {
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs().cast_signed(),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        self.ready.clear();
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut self.ready),
-            Some(&timeout),
-        ) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        self.look()?;
+        if self.ready.is_empty() && !timeout.is_zero() {
+            // epoll rounds its timeout up to milliseconds, which the schedule would show.
+            let timeout = Timespec {
+                tv_sec: timeout.as_secs().cast_signed(),
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => return Ok(()),
+                Ok(_) => self.look()?,
+                Err(error) => return Err(error.into()),
+            }
         }
         for i in 0..self.ready.len() {
             let (no, flags) = (self.ready[i].data.u64() as usize, self.ready[i].flags);
@@ -215,6 +226,16 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// What is ready now.
+    fn look(&mut self) -> io::Result<()> {
+        self.ready.clear();
+        let now = Timespec::default();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&now)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn read(&mut self, no: ConnNo, happened: &mut Vec<Happened>) {

@@ -144,9 +144,11 @@ impl Report {
     pub fn counters(&mut self, added: &BTreeMap<String, f64>, messages: u64) -> Value {
         let per = messages.max(1) as f64;
         for (name, count) in added {
-            let told = ["sync", "append", "wake", "persist", "write", "mail"]
-                .iter()
-                .any(|word| name.contains(word));
+            let told = [
+                "sync", "append", "wake", "persist", "socket", "mail", "load",
+            ]
+            .iter()
+            .any(|word| name.contains(word));
             if told && name.ends_with("_total") {
                 let share = count / per;
                 let share = if share < 0.5 {

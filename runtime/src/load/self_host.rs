@@ -76,12 +76,12 @@ impl SelfHost {
             }
         }
         command
-            .env("WK_ROOTDIR", &dir)
             .env("WK_DATADIR", dir.join("data"))
             .env("WK_ADDR", format!("tcp://{tcp}"))
             .env("WK_WSADDR", format!("ws://{ws}"))
             .env("WK_HTTPADDR", http.to_string())
             .env("WK_TOKENAUTHON", start.token_auth.to_string())
+            .env("WK_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(made)?)
             .stderr(log);

@@ -33,7 +33,7 @@ fn w1(fault: Fault) -> (Phase, Vec<&'static str>) {
             &mut watch,
         )
         .unwrap();
-    pairs.drain(Duration::from_millis(500)).unwrap();
+    pairs.drain(Duration::from_millis(300)).unwrap();
     let phase = pairs.settled();
     let (flaws, ..) = pairs.finish();
     (phase, flaws.counts().keys().copied().collect())

@@ -13,7 +13,7 @@ use super::file;
 use rustix::fs::FlockOperation;
 use std::fmt;
 use std::fs::{DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use wukong_core::ids::{Incarnation, NodeId, StoreId};
@@ -157,7 +157,7 @@ fn create(path: &Path, node: NodeId) -> Result<Identity, OpenError> {
 fn random() -> Result<u128, OpenError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|e| OpenError::io("get random numbers from the operating system")(e.into()))?;
+        .map_err(|e| OpenError::io("get random numbers from the operating system")(io::Error::other(e.to_string())))?;
     Ok(u128::from_be_bytes(bytes))
 }
 

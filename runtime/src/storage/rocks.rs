@@ -7,7 +7,7 @@ use rocksdb::{
     ErrorKind, Options, UniversalCompactOptions, WriteOptions,
 };
 use std::path::Path;
-use wukong_core::StoreFault;
+use wukong_core::error::StoreFault;
 use wukong_core::store::{Family, Write, WriteBatch};
 
 const MIB: usize = 1 << 20;
@@ -88,11 +88,11 @@ impl Rocks {
     pub fn gauges(&self) -> RocksGauges {
         // A property that is not there reads as 0: these numbers are for people.
         let of = |family, name: &str| self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0);
-        let sum = |name: &str| Family::ALL.into_iter().map(|family| of(family, name)).sum();
+        let sum = |name: &str| Family::ALL.into_iter().map(|family| of(family, name)).sum::<u64>();
         RocksGauges {
             block_cache_bytes: of(Family::Log, "rocksdb.block-cache-usage"),
             memtable_bytes: sum("rocksdb.cur-size-all-mem-tables"),
-            live_bytes: sum::<u64>("rocksdb.live-sst-files-size") + sum::<u64>("rocksdb.live-blob-file-size"),
+            live_bytes: sum("rocksdb.live-sst-files-size") + sum("rocksdb.live-blob-file-size"),
             writes_stopped: of(Family::Log, "rocksdb.is-write-stopped"),
         }
     }
@@ -155,6 +155,9 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Index | Family::Meta | Family::Raft => 32 * MIB,
         Family::Marks | Family::Outbox => 8 * MIB,
     });
+    // With the default of 2, writes stop while one buffer is full and the other is being flushed. The sum is bounded by
+    // `write_buffer_bytes`.
+    o.set_max_write_buffer_number(4);
     if family == Family::Log {
         // Written once in order, read little, deleted in ranges: universal compaction copies it least.
         o.set_compaction_style(DBCompactionStyle::Universal);

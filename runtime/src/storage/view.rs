@@ -4,10 +4,10 @@ use super::rocks::{Rocks, fault_of};
 use bytes::Bytes;
 use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, SnapshotWithThreadMode};
 use std::cell::Cell;
-use wukong_core::StoreFault;
+use wukong_core::error::StoreFault;
 use wukong_core::store::{Family, Found, Load, Query, Snapshot, answer};
 
-/// An inline answer holds up its shard: at most this many rows, about 100 µs. A range weighs as much as its rows and its seek.
+/// An inline answer holds up its shard: at most this many rows, some 50 µs. A range weighs as much as its rows and its seek.
 const INLINE_ROWS_MAX: usize = 64;
 const INLINE_SEEK: usize = 4;
 const INLINE_BYTES_MAX: usize = 256 * 1024;
@@ -82,7 +82,7 @@ impl Snapshot for View<'_> {
     }
 }
 
-fn view(rocks: &Rocks, load: &Load, inline: bool) -> View<'_> {
+fn view<'a>(rocks: &'a Rocks, load: &Load, inline: bool) -> View<'a> {
     let snapshot = (load.queries.len() > 1).then(|| rocks.db().snapshot());
     View { rocks, snapshot, inline, incomplete: Cell::new(false) }
 }

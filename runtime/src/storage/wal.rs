@@ -1,8 +1,9 @@
 //! Looks through the WAL before RocksDB replays it (cluster-and-raft 4.25).
 //!
-//! RocksDB's own recovery is not strict enough in one place and too strict in another. It skips blocks of zeros and stops
-//! without an error at a damaged length near the end of a file, so acknowledged records can vanish without a word. And it
-//! refuses a last record whose length reached the disk before its content, which is what an honest power cut leaves behind.
+//! RocksDB's own recovery (11.8, TolerateCorruptedTailRecords) is not strict enough in one place and too strict in another. It
+//! skips blocks of zeros and stops without an error at a damaged length near the end of a file, so acknowledged records can
+//! vanish without a word. It refuses a last record whose length reached the disk before its content, which is what an honest
+//! power cut may leave behind. And a flipped bit in a record's type can send it into an endless loop.
 //!
 //! The storage thread never has more than one unsynced batch in the WAL ([`super::thread`]). So whatever is damaged was
 //! synced, except the last record of the last file. If that one is damaged and nothing valid begins behind it, and the
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 mod crc32c;
 mod log;
 
+#[cfg(test)]
+pub use crc32c::crc32c;
 use log::{Scan, Stop};
 
 /// What the WAL holds.

@@ -45,6 +45,8 @@ pub struct Device {
     pub sent: Vec<IntentIx>,
     /// Not yet answered, by client_seq as text: the JavaScript SDK repeats them in that order.
     pub pending: BTreeMap<String, IntentIx>,
+    /// Refused for a passing reason, to be sent again.
+    pub again: u32,
     /// Highest seq received per channel id as the client sees it.
     pub seen: BTreeMap<Text, u64>,
     /// Messages not acknowledged yet.

@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::clock::{MS, SEC};
-use crate::history::{LinkIx, Wrong};
+use crate::history::{IntentIx, LinkIx, Wrong};
 use crate::machine::Machine;
 use crate::world::net::Mark;
 use crate::world::{Event, Phase, World};
@@ -15,7 +15,7 @@ impl<M: Machine> World<M> {
         for frame in frames {
             match frame {
                 Frame::ConnAck(ack) => self.client_connack(device, link, &ack),
-                Frame::SendAck(ack) => self.client_send_ack(device, link, &ack),
+                Frame::SendAck(ack) => self.client_send_ack(device, &ack),
                 Frame::Recv(recv) => self.client_recv(device, link, &recv),
                 Frame::Disconnect(d) if d.reason == ReasonCode::CONNECT_KICK => {
                     // Kicked clients do not come back by themselves.
@@ -46,20 +46,33 @@ impl<M: Machine> World<M> {
         self.later(first, Event::Ping { device, link });
     }
 
-    fn client_send_ack(&mut self, device: u32, link: LinkIx, ack: &SendAck) {
+    fn client_send_ack(&mut self, device: u32, ack: &SendAck) {
         let d = &mut self.devices[device as usize];
         let Some(intent) = d.pending.remove(&ack.client_seq.to_string()) else { return };
         let transient = matches!(ack.reason, ReasonCode::SYSTEM_ERROR | ReasonCode::RATE_LIMIT);
         let i = &self.history.intents[intent as usize];
         let worth = !i.no.is_empty() && matches!(i.wrong, Wrong::Nothing);
         if transient && worth && (self.phase > Phase::Active || d.rng.chance(700)) {
-            // The application tries again with the same key, as a new SEND.
-            d.sent.push(intent);
-            let seq = d.sent.len() as u32;
-            d.pending.insert(seq.to_string(), intent);
-            self.history.intents[intent as usize].client_seq = seq;
+            d.again += 1;
+            // The more waits, the longer the application does.
+            let after = d.rng.between(SEC, 4 * SEC) * (1 + d.pending.len() as u64 / 32).min(12);
+            self.later(after, Event::Again { device, intent });
+        }
+    }
+
+    /// The application tries again with the same key, as a new SEND.
+    pub(crate) fn again(&mut self, device: u32, intent: IntentIx) {
+        let d = &mut self.devices[device as usize];
+        d.again -= 1;
+        d.sent.push(intent);
+        let seq = d.sent.len() as u32;
+        d.pending.insert(seq.to_string(), intent);
+        let state = d.state;
+        self.history.intents[intent as usize].client_seq = seq;
+        self.seen.retried_after_error += 1;
+        if let State::Active(link) = state {
             self.send(device, link, intent, false);
-            self.seen.retried_after_error += 1;
+            self.flush_up(link);
         }
     }
 

@@ -105,7 +105,7 @@ impl Session {
         sign.extend_from_slice(recv.channel_id.as_bytes());
         number(&mut sign, i128::from(recv.channel_type));
         sign.extend_from_slice(&recv.payload);
-        recv.msg_key == self.msg_key(&sign)
+        recv.msg_key == *self.msg_key(&sign)
     }
 }
 

@@ -71,6 +71,8 @@ lines! {
         quiet: Quiet = Quiet::Short,
         /// Clock rate against true time, parts per million.
         drift: i64 = 0,
+        /// An operator restarts the process when the faults have ended.
+        restart: bool = false,
     }
 }
 

@@ -11,11 +11,11 @@ use crate::rng::Rng;
 #[must_use]
 pub fn generate(seed: u64, events: u64) -> Scenario {
     let mut rng = Rng::fork(seed, "plan", 0);
-    let think = *rng.pick(&[20 * MS, 100 * MS, 100 * MS, 500 * MS, 500 * MS, 5 * SEC, 20 * SEC]);
+    let think: u64 = *rng.pick(&[20 * MS, 100 * MS, 100 * MS, 500 * MS, 500 * MS, 5 * SEC, 20 * SEC]);
     let population = population(&mut rng, think);
     let devices = u64::from(population.users * population.devices.div_ceil(2));
-    // About eight inputs per action; the run goes on until the events are reached.
-    let length = (events / 8 / devices.max(1) * think).clamp(5 * SEC, 3600 * SEC);
+    // About 25 inputs per action; the run goes on until the events are reached.
+    let length = (events / 25 / devices.max(1) * think).clamp(3 * SEC, 3600 * SEC) / MS * MS;
     let mut s = Scenario {
         seed,
         node: node(&mut rng),
@@ -25,11 +25,13 @@ pub fn generate(seed: u64, events: u64) -> Scenario {
             events,
             quiet: if rng.chance(400) { Quiet::Long } else { Quiet::Short },
             drift: if rng.chance(300) { rng.between(0, 600) as i64 - 300 } else { 0 },
+            restart: false,
         },
         populations: vec![population],
         ..Scenario::default()
     };
     s.faults = faults(&mut Rng::fork(seed, "faults", 0), length, s.node.shards);
+    s.run.restart = s.faults.iter().any(|f| f.kind == Kind::Read);
     s
 }
 
@@ -49,7 +51,7 @@ fn timing(rng: &mut Rng) -> Timing {
     Timing {
         net: *rng.pick(&[(200 * US, 5 * MS), (50 * US, 300 * US), (5 * MS, 200 * MS)]),
         mail: *rng.pick(&[(US, 50 * US), (US, 2 * MS), (100 * US, 20 * MS)]),
-        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), (MS, 50 * MS)]),
+        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), (MS, 20 * MS)]),
         sync: *rng.pick(&[(100 * US, 3 * MS), (20 * US, 200 * US), (5 * MS, 80 * MS)]),
         turn: *rng.pick(&[(0, 20 * US), (0, 0), (10 * US, 2 * MS)]),
         inputs: *rng.pick(&[1, 4, 16, 128]),
@@ -65,7 +67,7 @@ fn population(rng: &mut Rng, think: u64) -> Population {
         devices: *rng.pick(&[1, 2, 3]),
         peers: *rng.pick(&[1, 2, 4]),
         think: Span(think),
-        burst: *rng.pick(&[1, 3, 3, 40]),
+        burst: *rng.pick(if think > 200 * MS { &[1, 3, 3, 40] } else { &[1, 3, 3, 6] }),
         payload: *rng.pick(&[16, 64, 64, 3_000]),
         ack: *rng.pick(&[1000, 950, 700, 0]),
         ping: *rng.pick(&[1000, 900, 500]),
@@ -104,7 +106,14 @@ fn faults(rng: &mut Rng, length: u64, shards: u8) -> Vec<Fault> {
             continue;
         }
         for _ in 0..rng.between(1, most) {
-            faults.push(Fault { kind, fields: episode(rng, kind, length, shards) });
+            let fields = episode(rng, kind, length, shards);
+            // A clock that goes back hurts most when the process starts again soon after.
+            if kind == Kind::Jump && fields.by < 0 && rng.chance(500) {
+                let at = Span(fields.at.0 + rng.between(0, 300) * MS);
+                let down = Span(rng.between(1, 50) * MS);
+                faults.push(Fault { kind: Kind::Crash, fields: Fields { at, down, keep: Keep::All, ..Fields::default() } });
+            }
+            faults.push(Fault { kind, fields });
         }
     }
     faults.sort_by_key(|f| (f.fields.at, f.kind));
@@ -129,6 +138,8 @@ fn episode(rng: &mut Rng, kind: Kind, length: u64, shards: u8) -> Fields {
             f.by = rng.between(5, 700) as i64;
         }
         Kind::Full | Kind::Io | Kind::Read => f.span = ms(rng, 10, 3_000),
+        // Within the run, so that a time is lived twice; or by up to an hour.
+        Kind::Jump if rng.chance(500) => f.by = -(rng.between(1, length / MS) as i64),
         Kind::Jump => f.by = rng.between(0, 7_200_000) as i64 - 3_600_000,
         Kind::Pause => {
             f.span = ms(rng, 10, 12_000);

@@ -111,6 +111,7 @@ impl<M: Machine> World<M> {
             key: n % self.keys.len(),
             sent: Vec::new(),
             pending: BTreeMap::new(),
+            again: 0,
             seen: BTreeMap::new(),
             unacked: Vec::new(),
             life: 0,

@@ -54,6 +54,7 @@ pub enum Event {
     Ping { device: u32, link: LinkIx },
     Step { index: u32 },
     Token { index: u32 },
+    Again { device: u32, intent: crate::history::IntentIx },
     Fault { index: u32, ends: bool },
     /// The armed crash waited long enough.
     CrashNow { arm: u64 },
@@ -187,6 +188,7 @@ impl<M: Machine> World<M> {
             Event::Ping { device, link } => self.ping_timer(device, link),
             Event::Step { index } => self.scripted(index),
             Event::Token { index } => self.token_again(index),
+            Event::Again { device, intent } => self.again(device, intent),
             Event::Fault { index, ends } => self.fault(index, ends),
             Event::CrashNow { arm } => self.crash_now(arm),
             Event::Check { phase } => self.check(phase),
@@ -232,5 +234,12 @@ impl<M: Machine> World<M> {
 
     pub(crate) fn deliver_completion(&mut self, shard: u8, op: OpId, completion: Completion) {
         self.arrive(shard, Input::Completed { op, completion });
+    }
+}
+
+impl<M: Machine> World<M> {
+    /// Adds the counters of the machines that still run.
+    pub fn gather(&mut self) {
+        self.gather_counters();
     }
 }

@@ -158,7 +158,7 @@ impl<M: Machine> World<M> {
     }
 
     /// An input arrives; the shard handles it in its next turn.
-    pub(super) fn arrive(&mut self, shard: u8, input: Input) {
+    pub(crate) fn arrive(&mut self, shard: u8, input: Input) {
         if let Some(seat) = self.process.seats.get_mut(usize::from(shard)) {
             seat.inbox.push_back(input);
             self.poke(shard);
@@ -409,7 +409,7 @@ impl<M: Machine> World<M> {
         self.crash(Keep::Some, down);
     }
 
-    pub(super) fn shards_up(&self) -> u8 {
+    pub(crate) fn shards_up(&self) -> u8 {
         self.process.seats.len() as u8
     }
 

@@ -1,7 +1,7 @@
 //! The quiet phase: faults end, clients come back and get their answers, then everything is read and checked.
 
 use super::{Event, Phase, World};
-use crate::client::State;
+use crate::client::{Device, State};
 use crate::clock::SEC;
 use crate::history::Event as Happened;
 use crate::machine::Machine;
@@ -9,7 +9,7 @@ use crate::scenario::Quiet;
 use wukong_core::Input;
 
 /// How long clients may take to get all their answers.
-const SETTLE_MAX: u64 = 150 * SEC;
+const SETTLE_MAX: u64 = 240 * SEC;
 /// After that, everything stored has been delivered.
 const DELIVER: u64 = 8 * SEC;
 /// Long enough to settle a channel (10 s), evict it (60 s), and some.
@@ -32,6 +32,9 @@ impl<M: Machine> World<M> {
         self.happened(Happened::Quiet);
         self.storage.heal();
         self.armed = None;
+        if self.sc.run.restart {
+            self.crash(crate::scenario::fault::Keep::All, SEC);
+        }
         let shards = self.shards_up();
         for shard in 0..shards {
             self.process.seats[usize::from(shard)].paused_until = 0;
@@ -75,8 +78,10 @@ impl<M: Machine> World<M> {
     }
 
     fn check_settled(&mut self) {
-        let waiting = self.devices.iter().filter(|d| d.wanted && (!matches!(d.state, State::Active(_)) || !d.pending.is_empty()));
-        let waiting = waiting.count();
+        let waits = |d: &&Device| {
+            d.wanted && (!matches!(d.state, State::Active(_)) || !d.pending.is_empty() || d.again > 0)
+        };
+        let waiting = self.devices.iter().filter(waits).count();
         if waiting == 0 && self.is_up() && !self.process.stopping {
             self.quiet.settled = true;
             self.phase = Phase::Checking;
@@ -85,10 +90,11 @@ impl<M: Machine> World<M> {
         }
         if self.now > self.quiet.began + SETTLE_MAX {
             let up = if self.is_up() { format!("{:?}", self.looks()) } else { "the process is down".into() };
-            let example = self.devices.iter().enumerate().find(|(_, d)| {
-                d.wanted && (!matches!(d.state, State::Active(_)) || !d.pending.is_empty())
+            let example = self.devices.iter().enumerate().find(|(_, d)| waits(d));
+            let example = example.map(|(i, d)| {
+                let first = d.pending.iter().next();
+                format!("device {i}: {:?}, {} unanswered ({first:?}), {} to repeat", d.state, d.pending.len(), d.again)
             });
-            let example = example.map(|(i, d)| format!("device {i}: {:?}, unanswered {:?}", d.state, d.pending));
             self.violation(
                 "INV-50",
                 format!("{waiting} devices still wait {} s after faults ended; {up}; {}", SETTLE_MAX / SEC, example.unwrap_or_default()),
@@ -125,11 +131,11 @@ impl<M: Machine> World<M> {
             return;
         }
         let bad = calls.iter().find(|c| !matches!(c.answer, Some(ApiAnswer::Messages(_) | ApiAnswer::Conversations(_))));
-        if let Some(c) = bad {
-            let what = format!("a read in the quiet phase was not served: {:?} -> {:?}", c.request, c.answer);
+        let bad = bad.map(|c| format!("a read in the quiet phase was not served: {:?} -> {:?}", c.request, c.answer));
+        self.quiet.read = bad.is_none();
+        if let Some(what) = bad {
             self.violation("INV-36", what);
         }
-        self.quiet.read = bad.is_none();
         match self.sc.run.quiet {
             Quiet::Short => self.phase = Phase::Over,
             Quiet::Long => self.later(LONG, Event::Check { phase: 4 }),

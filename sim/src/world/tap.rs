@@ -99,11 +99,12 @@ impl<M: Machine> World<M> {
             return;
         }
         let version_right = ack.server_version == (device.version >= 4).then_some(device.version.min(6));
+        let key = device.key;
         if !version_right {
             self.happened(Happened::Illegal { link, what: "a CONNACK with the wrong version byte" });
         }
         if ack.reason == ReasonCode::SUCCESS {
-            let session = self.keys[device.key].session(&ack.server_key, &ack.salt);
+            let session = self.keys[key].session(&ack.server_key, &ack.salt);
             if session.is_none() {
                 self.happened(Happened::Illegal { link, what: "a CONNACK without usable keys" });
             }
@@ -147,7 +148,7 @@ impl<M: Machine> World<M> {
                     if record.is_some_and(|r| r.client_msg_no != no || r.from_uid != self.history.users[i_from(self, intent)]) {
                         wrong.0 |= Wrongs::OTHER_ROW;
                     }
-                    if !self.members_durable(channel) {
+                    if ack.message_seq == 1 && !self.members_stand(channel) {
                         wrong.0 |= Wrongs::NO_MEMBERSHIP;
                     }
                     self.note_acked(channel, ack.message_seq);

@@ -5,12 +5,12 @@ use crate::disk::{Disk, Row};
 use crate::history::{ChannelIx, Event as Happened, History, IntentIx, Wrong, Wrongs};
 use crate::machine::Machine;
 use std::collections::BTreeMap;
+use wukong_core::cluster::command::Command;
 use wukong_core::event::mail::{Mail, Work};
 use wukong_core::ids::{ChannelNo, SlotId, slot_of};
 use wukong_core::store::keys::{self, table};
 use wukong_core::store::rows::{ChannelHead, Format, Membership};
 use wukong_core::store::{Family, Record, Write, WriteBatch};
-use wukong_proto::Text;
 
 /// Caches over the disk, forgotten at every start of the process.
 #[derive(Debug, Default)]
@@ -18,8 +18,6 @@ pub struct Truth {
     /// Number of each channel in this store.
     numbers: Vec<Option<ChannelNo>>,
     channels: BTreeMap<(SlotId, ChannelNo), ChannelIx>,
-    /// Channels whose membership rows were seen durable.
-    members: Vec<bool>,
     /// Highest seq written, and highest acknowledged, per channel.
     pub written: Vec<u64>,
     pub acked: Vec<u64>,
@@ -29,7 +27,6 @@ impl Truth {
     pub fn restart(&mut self) {
         self.numbers.clear();
         self.channels.clear();
-        self.members.clear();
         self.written.clear();
     }
 }
@@ -112,27 +109,28 @@ impl<M: Machine> World<M> {
         record
     }
 
-    /// Both participants of a channel have a durable membership row.
-    pub(super) fn members_durable(&mut self, channel: ChannelIx) -> bool {
-        if self.truth.members.get(channel as usize).copied().unwrap_or_default() {
-            return true;
-        }
+    /// Both participants of a channel take part in it: by their rows, or by durable slot entries not applied yet.
+    pub(super) fn members_stand(&self, channel: ChannelIx) -> bool {
         let c = &self.history.channels[channel as usize];
-        let synced = self.storage.disk.synced();
-        let all = c.users.iter().all(|u| {
+        c.users.iter().all(|u| {
             let uid = &self.history.users[*u as usize];
-            let key = keys::membership(slot_of(uid, self.sc.node.slots), uid, &c.key);
-            let row = self.storage.disk.row(Family::Meta, &key).filter(|r| r.batch <= synced);
-            row.and_then(|r| Membership::decode(&r.value).ok()).is_some_and(|m| m.live)
-        });
-        if all {
-            put(&mut self.truth.members, channel, true);
-        }
-        all
+            let slot = slot_of(uid, self.sc.node.slots);
+            let row = self.storage.disk.row(Family::Meta, &keys::membership(slot, uid, &c.key));
+            row.and_then(|r| Membership::decode(&r.value).ok()).is_some_and(|m| m.live) || self.entry_stands(slot, uid, channel)
+        })
     }
 
-    /// The slot command that creates membership rows may be durable before the rows themselves are written:
-    /// then a crash replays it. Either is a promise that survives.
+    fn entry_stands(&self, slot: SlotId, uid: &str, channel: ChannelIx) -> bool {
+        let key = &self.history.channels[channel as usize].key;
+        let synced = self.storage.disk.synced();
+        let (from, to) = (keys::slot_entry(slot, 0), keys::table_end(slot, table::ENTRY));
+        let entries = self.storage.disk.rows(Family::Raft, &from, &to).rev().take(10_000);
+        entries.filter(|(_, row)| row.batch <= synced).any(|(_, row)| {
+            let Ok((_, command)) = Command::from_entry(&row.value) else { return false };
+            matches!(command, Command::UpsertMembership { uid: u, channel: c, .. } if u == *uid && c == *key)
+        })
+    }
+
     pub(super) fn note_acked(&mut self, channel: ChannelIx, seq: u64) {
         let known = self.truth.acked.get(channel as usize).copied().unwrap_or_default();
         put(&mut self.truth.acked, channel, known.max(seq));
@@ -233,11 +231,5 @@ impl<M: Machine> World<M> {
             None => 0,
         };
         (at(&self.truth.acked), written)
-    }
-
-    /// The stored channel a client names by its peer.
-    #[must_use]
-    pub(crate) fn channel_with(&self, user: &Text, peer: &str) -> Option<ChannelIx> {
-        self.history.channel_of.get(&wukong_core::channel::id::compose(user, peer)).copied()
     }
 }

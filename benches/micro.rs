@@ -1,0 +1,129 @@
+//! Times of the parts of a message's path, printed: `cargo bench -p wukong-benches`. Nothing is asserted.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use wukong_benches::counting::{Counting, count};
+use wukong_benches::world::{World, pairs};
+use wukong_proto::{Flags, Recv, Send, Text, decode_one, encode_recv, encode_send};
+use wukong_runtime::client::crypto::Keys;
+use wukong_runtime::client::session::{recv_signature, send_signature};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs `work` for half a second, and prints time and allocations of one call.
+fn time(name: &str, mut work: impl FnMut()) {
+    work();
+    let ((), counted) = count(&mut work);
+    let (mut calls, mut batch, begin) = (0_u64, 1_u64, Instant::now());
+    while begin.elapsed() < Duration::from_millis(500) {
+        for _ in 0..batch {
+            work();
+        }
+        calls += batch;
+        batch = (batch * 2).min(1024);
+    }
+    let each = begin.elapsed().as_nanos() as f64 / calls as f64;
+    println!(
+        "{name:<34} {each:>10.0} ns {:>5} allocations",
+        counted.allocations
+    );
+}
+
+fn keys() -> Keys {
+    let secret = [7; 32].into();
+    let other = [9; 32].into();
+    let public = wukong_runtime::client::crypto::public_key(&other);
+    Keys::derive(&secret, &public, "0123456789abcdef").expect("usable keys")
+}
+
+fn main() {
+    // `cargo test` builds this as well and runs it with --test.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    let (keys, payload) = (keys(), [0x5A; 256]);
+    let sealed = keys.encrypt(&payload);
+    let (id, uid) = (
+        Text::from("d3b07384-d9a0-4c9f-8c2a-5d2f1e6b7a90"),
+        Text::from("user00001"),
+    );
+    let hex = Text::from("b02a7f168e7ae7f1d1a920bbf3cbd990");
+    let wire: Bytes = sealed.clone().into();
+
+    println!("client side, 256 bytes");
+    time("encrypt", || {
+        drop(black_box(keys.encrypt(black_box(&payload))))
+    });
+    time("decrypt", || {
+        drop(black_box(keys.decrypt(black_box(sealed.as_bytes()))))
+    });
+    let send = Send {
+        client_seq: 7,
+        client_msg_no: id.clone(),
+        channel_id: uid.clone(),
+        channel_type: 1,
+        msg_key: hex.clone(),
+        payload: wire.clone(),
+        flags: Flags::RED_DOT,
+        ..Send::default()
+    };
+    let recv = Recv {
+        from_uid: uid.clone(),
+        channel_id: uid,
+        channel_type: 1,
+        client_msg_no: id,
+        msg_key: hex,
+        payload: wire,
+        message_id: 1_783_445_566_778_899_456,
+        message_seq: 42,
+        ..Recv::default()
+    };
+    time("sign SEND", || {
+        black_box(send_signature(&keys, &send));
+    });
+    time("sign RECV", || {
+        black_box(recv_signature(&keys, &recv));
+    });
+
+    println!("codec, version 5");
+    let mut out = BytesMut::with_capacity(1024);
+    time("encode SEND", || {
+        out.clear();
+        encode_send(&send, 5, &mut out).expect("short");
+    });
+    let frame = out.clone().freeze();
+    time("decode SEND", || {
+        drop(black_box(decode_one(black_box(&frame), 5)))
+    });
+    time("encode RECV", || {
+        out.clear();
+        encode_recv(&recv, 5, &mut out).expect("short");
+    });
+    let frame = out.clone().freeze();
+    time("decode RECV", || {
+        drop(black_box(decode_one(black_box(&frame), 5)))
+    });
+
+    println!("one shard, its time alone, per message");
+    for per_round in [1_usize, 10, 100, 1000] {
+        let mut world = World::new();
+        let pairs = pairs(&mut world, 1000);
+        world.take_tally();
+        for at in 0..(20_000 / per_round) {
+            let some: Vec<(usize, Text)> = (0..per_round)
+                .map(|i| pairs[(at * per_round + i) % 1000].clone())
+                .collect();
+            world.round(&some, &payload);
+        }
+        let tally = world.take_tally();
+        let each = tally.per_message(tally.shard_time.as_nanos() as u64);
+        let allocations = tally.per_message(tally.shard.allocations);
+        println!(
+            "{:<34} {each:>10.0} ns {allocations:>5.1} allocations",
+            format!("{per_round} messages in one wake-up")
+        );
+    }
+}

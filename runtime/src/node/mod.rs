@@ -1,0 +1,131 @@
+//! A whole node in one process: storage, shards, listeners and the HTTP API, started and stopped together.
+
+mod start;
+mod stats;
+
+pub use start::StartError;
+
+use crate::reactor::inbox::{Control, Inbox};
+use crate::reactor::machine::MachineState;
+use crate::storage::{Identity, Storage, StorageOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+use wukong_core::error::StoreFault;
+use wukong_core::ids::{Incarnation, NodeId, ShardId};
+use wukong_core::limits;
+
+/// Slots of a node; fixed at the first start.
+pub const SLOTS: u16 = 64;
+pub const SHARDS_MAX: u8 = 16;
+/// Beyond the core's own limit for a graceful stop: closing connections takes 2 s at most.
+const STOP_MARGIN: Duration = Duration::from_secs(3);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub data_dir: PathBuf,
+    pub node_id: NodeId,
+    pub shards: u8,
+    pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
+    pub http: SocketAddr,
+    pub external: External,
+    pub token_auth: bool,
+    pub manager_token: Option<String>,
+    /// Where the flight recorder writes.
+    pub record: Option<PathBuf>,
+    pub storage: StorageOptions,
+}
+
+/// What `/route` tells clients, as far as the operator said.
+#[derive(Clone, Debug, Default)]
+pub struct External {
+    pub ip: Option<String>,
+    pub tcp_addr: Option<String>,
+    pub ws_addr: Option<String>,
+    pub wss_addr: Option<String>,
+    pub intranet_tcp_addr: Option<String>,
+}
+
+/// Where a node really listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// A running node.
+pub struct Node {
+    pub listening: Listening,
+    pub identity: Identity,
+    pub incarnation: Incarnation,
+    storage: Arc<Storage>,
+    inboxes: Vec<Arc<Inbox>>,
+    states: Vec<watch::Receiver<MachineState>>,
+    shards: Vec<JoinHandle<io::Result<()>>>,
+    http_stop: watch::Sender<bool>,
+    http: JoinHandle<io::Result<()>>,
+}
+
+/// Called when a shard can promise nothing more. It must end the process.
+pub type OnHalt = Arc<dyn Fn(ShardId, StoreFault) + Send + Sync>;
+
+impl Node {
+    /// # Errors
+    /// Why the node cannot start, with what to do about it.
+    pub fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Self, StartError> {
+        start::start(config, on_halt)
+    }
+
+    /// Returns when every shard serves.
+    pub async fn ready(&self) {
+        for state in &self.states {
+            // A reactor that left has panicked, which ends the process.
+            let _ = state.clone().wait_for(|s| s.ready).await;
+        }
+    }
+
+    /// Finishes what is owed, closes all connections and the store. Returns how many shards did not finish in time.
+    ///
+    /// # Errors
+    /// The store failed: what was not acknowledged may be lost.
+    pub async fn stop(self) -> Result<usize, StoreFault> {
+        self.http_stop.send_replace(true);
+        for inbox in &self.inboxes {
+            inbox.control(Control::Stop);
+        }
+        let stopped = async {
+            for state in &self.states {
+                let _ = state.clone().wait_for(|s| s.stopped).await;
+            }
+        };
+        let in_time = tokio::time::timeout(limits::STOP_GRACE + STOP_MARGIN, stopped).await.is_ok();
+        let late = if in_time { 0 } else { self.states.iter().filter(|s| !s.borrow().stopped).count() };
+        for inbox in &self.inboxes {
+            inbox.control(Control::Exit);
+        }
+        for thread in self.shards {
+            report_end("shard", thread);
+        }
+        report_end("HTTP", self.http);
+        // Nobody else holds it now: the HTTP thread, which had a clone for its metrics, has ended.
+        match Arc::try_unwrap(self.storage) {
+            Ok(storage) => storage.close().map(|()| late),
+            Err(_) => Ok(late),
+        }
+    }
+}
+
+fn report_end(what: &str, thread: JoinHandle<io::Result<()>>) {
+    match thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!("the {what} thread failed: {e}"),
+        Err(_) => tracing::error!("the {what} thread panicked"),
+    }
+}

@@ -1,0 +1,83 @@
+//! Commands of the binary.
+
+pub mod doctor;
+pub mod mutants;
+pub mod shrink;
+pub mod speed;
+pub mod sweep;
+
+use crate::report;
+use crate::run::{Outcome, run_caught};
+use crate::scenario::Scenario;
+use crate::world::Mode;
+use std::path::{Path, PathBuf};
+use wukong_core::Shard;
+
+/// Where failing scenarios are kept.
+#[must_use]
+pub fn kept() -> PathBuf {
+    std::env::temp_dir().join("wukong-sim")
+}
+
+/// Reads a scenario.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn load(path: &Path) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Scenario::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Runs one scenario and says what came of it; true when nothing is wrong.
+#[must_use]
+pub fn show(scenario: &Scenario, path: &Path, mode: Mode, every: bool) -> bool {
+    let outcome = run_caught::<Shard>(scenario, mode);
+    if outcome.violations.is_empty() {
+        println!("{}", summary(scenario, &outcome));
+        for (oracle, n) in &outcome.judged {
+            println!("  {oracle:<14} judged {n}");
+        }
+        print!("{}", if every { report::coverage(&outcome.seen, true) } else { String::new() });
+        return true;
+    }
+    print!("{}", report::screen(scenario, &outcome, path));
+    false
+}
+
+fn summary(scenario: &Scenario, o: &Outcome) -> String {
+    format!(
+        "ok  seed {:#x}  {} inputs  {} acked  {} received  {} crashes  simulated {}  trace {:016x}",
+        scenario.seed,
+        o.handled,
+        o.acked,
+        o.received,
+        o.crashes,
+        report::seconds(o.simulated),
+        o.trace
+    )
+}
+
+/// Re-runs a file: a scenario, or a recording of a real shard.
+#[must_use]
+pub fn replay(path: &Path, mode: Mode, every: bool) -> bool {
+    match std::fs::read(path) {
+        Err(e) => {
+            eprintln!("{}: {e}", path.display());
+            false
+        }
+        Ok(bytes) if !bytes.starts_with(b"wukong-scenario") => replay_recording(path, &bytes),
+        Ok(_) => match load(path) {
+            Ok(scenario) => show(&scenario, path, mode, every),
+            Err(e) => {
+                eprintln!("{e}");
+                false
+            }
+        },
+    }
+}
+
+/// A flight recording of a real shard is re-run by the core itself.
+fn replay_recording(path: &Path, _bytes: &[u8]) -> bool {
+    eprintln!("{}: neither a scenario nor a recording that this build can replay", path.display());
+    false
+}

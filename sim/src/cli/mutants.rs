@@ -1,0 +1,69 @@
+//! Planted bugs: each must be noticed by an oracle within its budget.
+
+/// Runs every mutant (or the one named); true when all were caught.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn mutants(only: Option<&str>, budget: u64, events: u64) -> bool {
+    use super::load;
+    use crate::run::run_caught;
+    use crate::scenario::plan;
+    use crate::world::Mode;
+    use wukong_core::Shard;
+    use wukong_core::mutants::Mutant;
+
+    let mut survived = 0;
+    for mutant in Mutant::ALL {
+        let name = format!("{mutant:?}");
+        if only.is_some_and(|o| o != name) {
+            continue;
+        }
+        let mode = Mode { mutant: Some(mutant), ..Mode::default() };
+        let directed = directed(&name);
+        let scenarios = directed.iter().filter_map(|p| load(p).ok().map(|s| (s, true)));
+        let generated = (0..budget).map(|seed| (plan::generate(seed, events), false));
+        let mut runs = 0;
+        let caught = scenarios.chain(generated).find_map(|(scenario, scripted)| {
+            runs += 1;
+            let outcome = run_caught::<Shard>(&scenario, mode);
+            let mut all: Vec<&str> = outcome.violations.iter().map(|v| v.invariant).collect();
+            all.sort_unstable();
+            all.dedup();
+            outcome.violations.first().map(|v| (all.join(" "), v.what.clone(), scripted, scenario.seed))
+        });
+        match caught {
+            Some((invariant, what, scripted, seed)) => {
+                let by = if scripted { "its scenario".to_owned() } else { format!("seed {seed}") };
+                let what: String = what.chars().take(90).collect();
+                println!("caught   {name:<26} {runs:>5} runs, {by}: {invariant}: {what}");
+            }
+            None => {
+                survived += 1;
+                println!("SURVIVED {name:<26} {runs} runs");
+            }
+        }
+    }
+    survived == 0
+}
+
+/// Scenarios written for a mutant.
+#[cfg(feature = "mutants")]
+fn directed(name: &str) -> Vec<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/mutants");
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.file_stem().is_some_and(|s| s.to_string_lossy().starts_with(name)))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Without the feature there is nothing to plant.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub fn mutants(_: Option<&str>, _: u64, _: u64) -> bool {
+    eprintln!("build with --features mutants: `make mutants`");
+    false
+}
