@@ -35,11 +35,7 @@ fn add(allocations: u64, bytes: usize, freed: usize) {
     // During the end of a thread its count is gone, and nobody asks.
     let _ = COUNT.try_with(|count| {
         let mut now = count.get();
-        now += Count {
-            allocations,
-            bytes: bytes as u64,
-            live: bytes as i64 - freed as i64,
-        };
+        now += Count { allocations, bytes: bytes as u64, live: bytes as i64 - freed as i64 };
         count.set(now);
     });
 }
@@ -66,10 +62,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let (more, less) = (
-            size.saturating_sub(layout.size()),
-            layout.size().saturating_sub(size),
-        );
+        let (more, less) = (size.saturating_sub(layout.size()), layout.size().saturating_sub(size));
         add(u64::from(more > 0), more, less);
         // SAFETY: as promised by our caller.
         unsafe { System.realloc(pointer, layout, size) }

@@ -25,10 +25,7 @@ impl Disk {
                     self.rows.remove(&(family, key.to_vec()));
                 }
                 Write::DeleteRange { family, from, to } => {
-                    let doomed: Vec<_> = self
-                        .range(family, from, to)
-                        .map(|(key, _)| key.clone())
-                        .collect();
+                    let doomed: Vec<_> = self.range(family, from, to).map(|(key, _)| key.clone()).collect();
                     for key in doomed {
                         self.rows.remove(&key);
                     }
@@ -40,10 +37,7 @@ impl Disk {
     /// Keys and values of all rows, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows
-            .iter()
-            .map(|((_, key), value)| key.len() + value.len())
-            .sum()
+        self.rows.iter().map(|((_, key), value)| key.len() + value.len()).sum()
     }
 
     fn range<'a>(
@@ -55,17 +49,13 @@ impl Disk {
         let (from, to) = ((family, from.to_vec()), (family, to.to_vec()));
         // An empty range may be asked for, also one that ends before it begins.
         let to = if to < from { from.clone() } else { to };
-        self.rows
-            .range((Bound::Included(from), Bound::Excluded(to)))
+        self.rows.range((Bound::Included(from), Bound::Excluded(to)))
     }
 }
 
 impl Snapshot for Disk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
-        Ok(self
-            .rows
-            .get(&(family, key.to_vec()))
-            .map(|value| Bytes::copy_from_slice(value)))
+        Ok(self.rows.get(&(family, key.to_vec())).map(|value| Bytes::copy_from_slice(value)))
     }
 
     fn scan(
@@ -77,11 +67,7 @@ impl Snapshot for Disk {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreFault> {
         let mut rows = self.range(family, from, to);
-        while let Some(((_, key), value)) = if reverse {
-            rows.next_back()
-        } else {
-            rows.next()
-        } {
+        while let Some(((_, key), value)) = if reverse { rows.next_back() } else { rows.next() } {
             if !visit(key, value) {
                 break;
             }

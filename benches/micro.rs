@@ -26,10 +26,7 @@ fn time(name: &str, mut work: impl FnMut()) {
         batch = (batch * 2).min(1024);
     }
     let each = begin.elapsed().as_nanos() as f64 / calls as f64;
-    println!(
-        "{name:<34} {each:>10.0} ns {:>5} allocations",
-        counted.allocations
-    );
+    println!("{name:<34} {each:>10.0} ns {:>5} allocations", counted.allocations);
 }
 
 fn keys() -> Keys {
@@ -46,20 +43,13 @@ fn main() {
     }
     let (keys, payload) = (keys(), [0x5A; 256]);
     let sealed = keys.encrypt(&payload);
-    let (id, uid) = (
-        Text::from("d3b07384-d9a0-4c9f-8c2a-5d2f1e6b7a90"),
-        Text::from("user00001"),
-    );
+    let (id, uid) = (Text::from("d3b07384-d9a0-4c9f-8c2a-5d2f1e6b7a90"), Text::from("user00001"));
     let hex = Text::from("b02a7f168e7ae7f1d1a920bbf3cbd990");
     let wire: Bytes = sealed.clone().into();
 
     println!("client side, 256 bytes");
-    time("encrypt", || {
-        drop(black_box(keys.encrypt(black_box(&payload))))
-    });
-    time("decrypt", || {
-        drop(black_box(keys.decrypt(black_box(sealed.as_bytes()))))
-    });
+    time("encrypt", || drop(black_box(keys.encrypt(black_box(&payload)))));
+    time("decrypt", || drop(black_box(keys.decrypt(black_box(sealed.as_bytes())))));
     let send = Send {
         client_seq: 7,
         client_msg_no: id.clone(),
@@ -95,17 +85,13 @@ fn main() {
         encode_send(&send, 5, &mut out).expect("short");
     });
     let frame = out.clone().freeze();
-    time("decode SEND", || {
-        drop(black_box(decode_one(black_box(&frame), 5)))
-    });
+    time("decode SEND", || drop(black_box(decode_one(black_box(&frame), 5))));
     time("encode RECV", || {
         out.clear();
         encode_recv(&recv, 5, &mut out).expect("short");
     });
     let frame = out.clone().freeze();
-    time("decode RECV", || {
-        drop(black_box(decode_one(black_box(&frame), 5)))
-    });
+    time("decode RECV", || drop(black_box(decode_one(black_box(&frame), 5))));
 
     println!("one shard, its time alone, per message");
     for per_round in [1_usize, 10, 100, 1000] {
@@ -113,9 +99,7 @@ fn main() {
         let pairs = pairs(&mut world, 1000);
         world.take_tally();
         for at in 0..(20_000 / per_round) {
-            let some: Vec<(usize, Text)> = (0..per_round)
-                .map(|i| pairs[(at * per_round + i) % 1000].clone())
-                .collect();
+            let some: Vec<(usize, Text)> = (0..per_round).map(|i| pairs[(at * per_round + i) % 1000].clone()).collect();
             world.round(&some, &payload);
         }
         let tally = world.take_tally();

@@ -9,9 +9,7 @@ use wukong_core::ids::{ConnId, Incarnation, OpId, StoreId};
 use wukong_core::rng::Seed;
 use wukong_core::store::answer;
 use wukong_core::time::{Instant, Now, WallTime};
-use wukong_core::{
-    Boot, Completion, Effect, Input, Output, PersistClass, Shard, ShardConfig, Transport,
-};
+use wukong_core::{Boot, Completion, Effect, Input, Output, PersistClass, Shard, ShardConfig, Transport};
 use wukong_proto::{Flags, ReasonCode, Text};
 use wukong_runtime::client::session::{Event, Login, Outgoing, Session};
 
@@ -32,6 +30,8 @@ pub struct Tally {
     pub delivered: u64,
     /// Rounds of the storage thread that something waited for.
     pub syncs: u64,
+    /// Syncs of its round that each SENDACK came after, summed up.
+    pub syncs_before_acks: u64,
     /// Batches handed to the storage thread, and their bytes.
     pub batches: u64,
     pub batch_bytes: u64,
@@ -61,6 +61,8 @@ pub struct World {
     waiting: Vec<OpId>,
     done: VecDeque<(OpId, Completion)>,
     next_no: u64,
+    /// Syncs since the round began.
+    round_syncs: u64,
     tally: Tally,
 }
 
@@ -71,20 +73,10 @@ impl World {
     /// It does not become ready.
     #[must_use]
     pub fn new() -> World {
-        let now = Now {
-            mono: Instant(0),
-            wall: WallTime(1_700_000_000_000),
-        };
-        let boot = Boot {
-            store: StoreId(7),
-            incarnation: Incarnation(1),
-        };
-        let seed = Seed {
-            keys: [1; 32],
-            jitter: [2; 32],
-        };
-        let shard = Shard::new(ShardConfig::default(), boot, seed, now)
-            .expect("the default configuration is possible");
+        let now = Now { mono: Instant(0), wall: WallTime(1_700_000_000_000) };
+        let boot = Boot { store: StoreId(7), incarnation: Incarnation(1) };
+        let seed = Seed { keys: [1; 32], jitter: [2; 32] };
+        let shard = Shard::new(ShardConfig::default(), boot, seed, now).expect("the default configuration is possible");
         let mut world = World {
             shard,
             disk: Disk::default(),
@@ -93,13 +85,11 @@ impl World {
             waiting: Vec::new(),
             done: VecDeque::new(),
             next_no: 0,
+            round_syncs: 0,
             tally: Tally::default(),
         };
         world.settle();
-        assert!(
-            world.shard.view().ready(),
-            "the shard does not become ready"
-        );
+        assert!(world.shard.view().ready(), "the shard does not become ready");
         world
     }
 
@@ -122,21 +112,11 @@ impl World {
         let no = self.clients.len();
         let mut secret = [0x55; 32];
         secret[..8].copy_from_slice(&(no as u64).to_le_bytes());
-        let login = Login {
-            device_id: format!("{uid}-1"),
-            version: 5,
-            ..Login::new(uid)
-        };
+        let login = Login { device_id: format!("{uid}-1"), version: 5, ..Login::new(uid) };
         let mut out = BytesMut::new();
-        self.clients.push(
-            Session::begin(&login, secret, 1_700_000_000_000, &mut out).expect("a short login"),
-        );
+        self.clients.push(Session::begin(&login, secret, 1_700_000_000_000, &mut out).expect("a short login"));
         let peer = ([127, 0, 0, 1], 1).into();
-        self.hand(Input::ConnOpened {
-            conn: ConnId(no as u64),
-            transport: Transport::Tcp,
-            peer,
-        });
+        self.hand(Input::ConnOpened { conn: ConnId(no as u64), transport: Transport::Tcp, peer });
         self.bytes(no, out.freeze());
         self.settle();
         assert!(self.clients[no].is_open(), "{uid} did not get in");
@@ -146,6 +126,7 @@ impl World {
     /// A wake-up in which each of `senders` sends one message to the user named beside it, then everything that
     /// follows from it, RECVACKs included.
     pub fn round(&mut self, senders: &[(usize, Text)], payload: &[u8]) {
+        self.round_syncs = 0;
         self.now.mono.0 += MS;
         self.now.wall.0 += 1;
         for (conn, to) in senders {
@@ -153,20 +134,14 @@ impl World {
             let no = self.next_no;
             let message = Outgoing {
                 client_seq: no as u32,
-                client_msg_no: &format!(
-                    "{no:08x}-aaaa-4bbb-8ccc-{:012x}",
-                    no.wrapping_mul(0x9E37_79B9)
-                )
-                .into(),
+                client_msg_no: &format!("{no:08x}-aaaa-4bbb-8ccc-{:012x}", no.wrapping_mul(0x9E37_79B9)).into(),
                 channel_id: to,
                 channel_type: 1,
                 flags: Flags::RED_DOT,
                 payload,
             };
             let mut out = BytesMut::new();
-            self.clients[*conn]
-                .send(&message, &mut out)
-                .expect("a short message");
+            self.clients[*conn].send(&message, &mut out).expect("a short message");
             self.bytes(*conn, out.freeze());
         }
         self.settle();
@@ -174,10 +149,7 @@ impl World {
 
     fn bytes(&mut self, conn: usize, bytes: Bytes) {
         self.tally.reads += 1;
-        self.hand(Input::ConnReceived {
-            conn: ConnId(conn as u64),
-            bytes,
-        });
+        self.hand(Input::ConnReceived { conn: ConnId(conn as u64), bytes });
     }
 
     fn hand(&mut self, input: Input) {
@@ -210,10 +182,8 @@ impl World {
             if self.done.is_empty() && !self.waiting.is_empty() {
                 // Everything gathered while the last sync ran is in the next one.
                 self.tally.syncs += 1;
-                let synced = self
-                    .waiting
-                    .drain(..)
-                    .map(|op| (op, Completion::Persisted(Ok(()))));
+                self.round_syncs += 1;
+                let synced = self.waiting.drain(..).map(|op| (op, Completion::Persisted(Ok(()))));
                 self.done.extend(synced);
             }
             if let Some((op, completion)) = self.done.pop_front() {
@@ -221,11 +191,7 @@ impl World {
                 while let Some((op, completion)) = self.done.pop_front() {
                     self.hand(Input::Completed { op, completion });
                 }
-            } else if self
-                .shard
-                .poll_timeout()
-                .is_some_and(|(at, _)| at <= self.now.mono)
-            {
+            } else if self.shard.poll_timeout().is_some_and(|(at, _)| at <= self.now.mono) {
                 self.hand(Input::Deadline);
             } else if !self.shard_has_output(&mut replies) {
                 return;
@@ -254,15 +220,9 @@ impl World {
                 for frame in frames {
                     self.read(conn.0 as usize, frame, replies);
                 }
-                self.hand(Input::ConnDrained {
-                    conn,
-                    bytes: size as u32,
-                });
+                self.hand(Input::ConnDrained { conn, bytes: size as u32 });
             }
-            Output::Start {
-                op,
-                effect: Effect::Persist { batch, class },
-            } => {
+            Output::Start { op, effect: Effect::Persist { batch, class } } => {
                 self.tally.batches += 1;
                 self.tally.batch_bytes += batch.bytes() as u64;
                 self.disk.write(&batch);
@@ -272,10 +232,7 @@ impl World {
                     PersistClass::Lazy => self.done.push_back((op, Completion::Persisted(Ok(())))),
                 }
             }
-            Output::Start {
-                op,
-                effect: Effect::Load(load),
-            } => {
+            Output::Start { op, effect: Effect::Load(load) } => {
                 self.tally.loads += 1;
                 let found = answer(&self.disk, &load);
                 self.done.push_back((op, Completion::Loaded(found)));
@@ -295,13 +252,12 @@ impl World {
                 Event::SendAck(ack) => {
                     assert_eq!(ack.reason, ReasonCode::SUCCESS, "a SEND was refused");
                     self.tally.acked += 1;
+                    self.tally.syncs_before_acks += self.round_syncs;
                 }
                 Event::Recv(recv) => {
                     self.tally.delivered += 1;
                     let mut out = BytesMut::new();
-                    session
-                        .recv_ack(&recv, &mut out)
-                        .expect("a seq that was received");
+                    session.recv_ack(&recv, &mut out).expect("a seq that was received");
                     replies.push((conn, out.freeze()));
                 }
                 Event::Open { .. } => {}

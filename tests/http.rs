@@ -13,10 +13,7 @@ const CORS: [(&str, &str); 4] = [
         "Content-Type, Authorization, Content-Length, Accept-Encoding, X-CSRF-Token, token, accept, origin, Cache-Control, \
          X-Requested-With, appid, noncestr, sign, timestamp",
     ),
-    (
-        "Access-Control-Allow-Methods",
-        "POST, OPTIONS, GET, PUT, DELETE, PATCH",
-    ),
+    ("Access-Control-Allow-Methods", "POST, OPTIONS, GET, PUT, DELETE, PATCH"),
 ];
 
 fn assert_cors(answer: &Answer) {
@@ -27,10 +24,7 @@ fn assert_cors(answer: &Answer) {
 
 fn assert_json(answer: &Answer, status: u16, body: &Value) {
     assert_eq!((answer.status, &answer.json()), (status, body));
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/json; charset=utf-8")
-    );
+    assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"));
     assert_cors(answer);
 }
 
@@ -52,20 +46,14 @@ fn probes_answer_and_tell_the_truth() {
     let metrics = api.get("/metrics");
     assert_eq!(metrics.status, 200);
     assert!(
-        metrics
-            .header("content-type")
-            .is_some_and(|t| t.starts_with("text/plain")),
+        metrics.header("content-type").is_some_and(|t| t.starts_with("text/plain")),
         "{:?}",
         metrics.header("content-type")
     );
-    let samples = metrics
-        .body
-        .lines()
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        .inspect(|line| {
-            let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
-            assert!(value.is_some(), "not a sample: {line}");
-        });
+    let samples = metrics.body.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).inspect(|line| {
+        let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
+        assert!(value.is_some(), "not a sample: {line}");
+    });
     assert!(samples.count() > 10, "{}", metrics.body);
     assert_cors(&metrics);
 }
@@ -78,10 +66,7 @@ fn the_route_has_the_form_that_clients_read() {
     assert_json(&api.get("/route"), 200, &expected);
     assert_json(&api.get("/route?uid=u1&intranet=0"), 200, &expected);
     let inside = api.get("/route?intranet=1").json();
-    assert_eq!(
-        (&inside["ws_addr"], &inside["wss_addr"]),
-        (&json!(""), &json!(""))
-    );
+    assert_eq!((&inside["ws_addr"], &inside["wss_addr"]), (&json!(""), &json!("")));
     assert!(inside["tcp_addr"].is_string());
     assert_failed(&api.get("/route?node_id=4711"));
 }
@@ -90,24 +75,12 @@ fn the_route_has_the_form_that_clients_read() {
 fn unknown_paths_methods_and_preflight() {
     let server = Server::start(Options::default());
     let api = server.api();
-    for (method, path) in [
-        ("GET", "/nothing"),
-        ("GET", "/user/token"),
-        ("POST", "/route"),
-        ("DELETE", "/health"),
-        ("POST", "/"),
-    ] {
+    for (method, path) in
+        [("GET", "/nothing"), ("GET", "/user/token"), ("POST", "/route"), ("DELETE", "/health"), ("POST", "/")]
+    {
         let answer = api.raw(method, path, &[], "");
-        assert_eq!(
-            (answer.status, answer.body.as_str()),
-            (404, "404 page not found"),
-            "{method} {path}"
-        );
-        assert!(
-            answer
-                .header("content-type")
-                .is_some_and(|t| t.starts_with("text/plain"))
-        );
+        assert_eq!((answer.status, answer.body.as_str()), (404, "404 page not found"), "{method} {path}");
+        assert!(answer.header("content-type").is_some_and(|t| t.starts_with("text/plain")));
         assert_cors(&answer);
     }
     for path in ["/user/token", "/nothing", "/"] {
@@ -116,15 +89,9 @@ fn unknown_paths_methods_and_preflight() {
         assert_cors(&answer);
     }
     let answer = api.get("/route/?uid=u1");
-    assert_eq!(
-        (answer.status, answer.header("location")),
-        (301, Some("/route?uid=u1"))
-    );
+    assert_eq!((answer.status, answer.header("location")), (301, Some("/route?uid=u1")));
     let answer = api.raw("POST", "/user/token/", &[], "{}");
-    assert_eq!(
-        (answer.status, answer.header("location")),
-        (307, Some("/user/token"))
-    );
+    assert_eq!((answer.status, answer.header("location")), (307, Some("/user/token")));
 }
 
 #[test]
@@ -132,11 +99,7 @@ fn bad_input_is_a_400_that_says_what_is_wrong() {
     let server = Server::start(Options::default());
     let api = server.api();
     let token = json!({"uid": "u1", "token": "t", "device_flag": 1, "device_level": 0});
-    assert_json(
-        &api.post("/user/token", &token),
-        200,
-        &json!({"status": 200}),
-    );
+    assert_json(&api.post("/user/token", &token), 200, &json!({"status": 200}));
     let with = |name: &str, value: Value| {
         let mut body = token.clone();
         body[name] = value;
@@ -149,18 +112,10 @@ fn bad_input_is_a_400_that_says_what_is_wrong() {
     for flag in [json!(300), json!(-1), json!(1.5), json!("1"), json!(true)] {
         assert_failed(&with("device_flag", flag));
     }
-    assert_json(
-        &with("device_flag", Value::Null),
-        200,
-        &json!({"status": 200}),
-    );
+    assert_json(&with("device_flag", Value::Null), 200, &json!({"status": 200}));
     assert_json(&with("extra", json!([1])), 200, &json!({"status": 200}));
     let upper = json!({"UID": "u1", "Token": "t"});
-    assert_json(
-        &api.post("/user/token", &upper),
-        200,
-        &json!({"status": 200}),
-    );
+    assert_json(&api.post("/user/token", &upper), 200, &json!({"status": 200}));
     for path in ["/user/token", "/channel/messagesync", "/conversation/sync"] {
         for body in ["", "{", "[]", "\"x\"", "{\"uid\":}"] {
             assert_failed(&api.raw("POST", path, &[], body));
@@ -170,18 +125,10 @@ fn bad_input_is_a_400_that_says_what_is_wrong() {
         assert_failed(&answer);
     }
     let sync = |body: Value| api.post("/channel/messagesync", &body);
-    assert_failed(&sync(
-        json!({"login_uid": "", "channel_id": "u2", "channel_type": 1}),
-    ));
-    assert_failed(&sync(
-        json!({"login_uid": "u1", "channel_id": "", "channel_type": 1}),
-    ));
-    assert_failed(&sync(
-        json!({"login_uid": "u1", "channel_id": "u2", "channel_type": 256}),
-    ));
-    assert_failed(&sync(
-        json!({"login_uid": "u1", "channel_id": "u2", "channel_type": 1, "limit": "9"}),
-    ));
+    assert_failed(&sync(json!({"login_uid": "", "channel_id": "u2", "channel_type": 1})));
+    assert_failed(&sync(json!({"login_uid": "u1", "channel_id": "", "channel_type": 1})));
+    assert_failed(&sync(json!({"login_uid": "u1", "channel_id": "u2", "channel_type": 256})));
+    assert_failed(&sync(json!({"login_uid": "u1", "channel_id": "u2", "channel_type": 1, "limit": "9"})));
     assert_failed(&api.post("/conversation/sync", &json!({"uid": "", "msg_count": 1})));
 }
 
@@ -190,24 +137,12 @@ fn the_manager_token_guards_all_but_the_probes() {
     let server = Server::start(Options::default().env("WK_MANAGERTOKEN", "secret"));
     let api = server.api();
     let body = r#"{"uid":"u1","token":"t"}"#;
-    for headers in [
-        &[][..],
-        &[("token", "wrong")],
-        &[("token", "")],
-        &[("token", "secret2")],
-    ] {
-        for (method, path) in [
-            ("POST", "/user/token"),
-            ("GET", "/route"),
-            ("GET", "/nothing"),
-            ("POST", "/channel/messagesync"),
-        ] {
+    for headers in [&[][..], &[("token", "wrong")], &[("token", "")], &[("token", "secret2")]] {
+        for (method, path) in
+            [("POST", "/user/token"), ("GET", "/route"), ("GET", "/nothing"), ("POST", "/channel/messagesync")]
+        {
             let answer = api.raw(method, path, headers, body);
-            assert_eq!(
-                (answer.status, answer.body.as_str()),
-                (401, ""),
-                "{method} {path}"
-            );
+            assert_eq!((answer.status, answer.body.as_str()), (401, ""), "{method} {path}");
             assert_cors(&answer);
         }
     }
@@ -216,20 +151,14 @@ fn the_manager_token_guards_all_but_the_probes() {
     for path in ["/health", "/healthz", "/readyz"] {
         assert_eq!(api.get(path).status, 200, "{path}");
     }
-    assert_eq!(
-        api.raw("OPTIONS", "/user/token", &[], "").status,
-        204,
-        "a preflight carries no token"
-    );
+    assert_eq!(api.raw("OPTIONS", "/user/token", &[], "").status, 204, "a preflight carries no token");
 }
 
 /// Sends texts from one to another and returns the ids that were acknowledged.
 fn send(server: &Server, from: &str, to: &str, texts: &[&str]) -> Vec<(i64, u64)> {
     let mut client = Client::connect(&server.tcp(), &Login::new(from)).expect("a login");
     let mut ack = |text: &&str| {
-        client
-            .send(to, 1, &fresh_msg_no(), text.as_bytes())
-            .expect("sent");
+        client.send(to, 1, &fresh_msg_no(), text.as_bytes()).expect("sent");
         match client.recv(Duration::from_secs(10)) {
             Ok(Some(Event::SendAck(ack))) if ack.reason.0 == 1 => (ack.message_id, ack.message_seq),
             other => panic!("no yes: {other:?}"),
@@ -240,20 +169,10 @@ fn send(server: &Server, from: &str, to: &str, texts: &[&str]) -> Vec<(i64, u64)
 
 fn seqs(api: &Api, more: Value) -> (Vec<u64>, i64, Value) {
     let mut body = json!({"login_uid": "bob", "channel_id": "ann", "channel_type": 1});
-    body.as_object_mut()
-        .expect("an object")
-        .extend(more.as_object().expect("an object").clone());
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     let page = api.post("/channel/messagesync", &body).json();
-    let list = page["messages"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|m| m["message_seq"].as_u64().expect("a seq"));
-    (
-        list.collect(),
-        page["more"].as_i64().expect("0 or 1"),
-        page.clone(),
-    )
+    let list = page["messages"].as_array().expect("a list").iter().map(|m| m["message_seq"].as_u64().expect("a seq"));
+    (list.collect(), page["more"].as_i64().expect("0 or 1"), page.clone())
 }
 
 #[test]
@@ -261,25 +180,12 @@ fn messagesync_gives_the_windows_of_the_reference() {
     let server = Server::start(Options::default());
     let api = server.api();
     assert_eq!(seqs(&api, json!({})).0, [0; 0]);
-    let texts: Vec<String> = (1..=10)
-        .map(|n| format!(r#"{{"type":1,"content":"{n}"}}"#))
-        .collect();
-    let acks = send(
-        &server,
-        "ann",
-        "bob",
-        &texts.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+    let texts: Vec<String> = (1..=10).map(|n| format!(r#"{{"type":1,"content":"{n}"}}"#)).collect();
+    let acks = send(&server, "ann", "bob", &texts.iter().map(String::as_str).collect::<Vec<_>>());
     let window = |start: u64, end: u64, limit: i64, mode: u8| {
-        let (list, more, page) = seqs(
-            &api,
-            json!({"start_message_seq": start, "end_message_seq": end, "limit": limit, "pull_mode": mode}),
-        );
-        assert_eq!(
-            (&page["start_message_seq"], &page["end_message_seq"]),
-            (&json!(start), &json!(end)),
-            "the echo"
-        );
+        let (list, more, page) =
+            seqs(&api, json!({"start_message_seq": start, "end_message_seq": end, "limit": limit, "pull_mode": mode}));
+        assert_eq!((&page["start_message_seq"], &page["end_message_seq"]), (&json!(start), &json!(end)), "the echo");
         (list, more)
     };
     assert_eq!(window(0, 0, 3, 0), (vec![8, 9, 10], 1));
@@ -287,53 +193,22 @@ fn messagesync_gives_the_windows_of_the_reference() {
     assert_eq!(window(0, 0, 100, 0), ((1..=10).collect(), 0));
     assert_eq!(window(4, 0, 3, 1), (vec![4, 5, 6], 1));
     assert_eq!(window(4, 7, 100, 1), (vec![4, 5, 6], 0));
-    assert_eq!(
-        window(4, 7, 3, 1),
-        (vec![4, 5, 6], 0),
-        "the window ends at the bound: nothing more in it"
-    );
+    assert_eq!(window(4, 7, 3, 1), (vec![4, 5, 6], 0), "the window ends at the bound: nothing more in it");
     assert_eq!(window(6, 0, 3, 0), (vec![4, 5, 6], 1));
     assert_eq!(window(6, 3, 100, 0), (vec![4, 5, 6], 0));
     assert_eq!(window(6, 8, 100, 0), (vec![], 0));
-    assert_eq!(
-        window(4000, 0, 2, 0),
-        (vec![9, 10], 1),
-        "far above the newest: as from the newest"
-    );
+    assert_eq!(window(4000, 0, 2, 0), (vec![9, 10], 1), "far above the newest: as from the newest");
 
     let page = seqs(&api, json!({"limit": 1})).2;
     let message = &page["messages"][0];
     let (id, seq) = acks[9];
-    assert_eq!(
-        (&message["message_id"], &message["message_idstr"]),
-        (&json!(id), &json!(id.to_string()))
-    );
-    assert_eq!(
-        (&message["message_seq"], &message["from_uid"]),
-        (&json!(seq), &json!("ann"))
-    );
-    assert_eq!(
-        (&message["channel_id"], &message["channel_type"]),
-        (&json!("bob"), &json!(1)),
-        "the receiver's uid"
-    );
-    assert_eq!(
-        message["payload"],
-        json!("eyJ0eXBlIjoxLCJjb250ZW50IjoiMTAifQ==")
-    );
-    assert_eq!(
-        message["header"],
-        json!({"no_persist": 0, "red_dot": 1, "sync_once": 0})
-    );
-    assert_eq!(
-        (&message["setting"], &message["expire"]),
-        (&json!(0), &json!(0))
-    );
-    assert!(
-        message["timestamp"]
-            .as_i64()
-            .is_some_and(|t| t > 1_700_000_000 && t < 1 << 31)
-    );
+    assert_eq!((&message["message_id"], &message["message_idstr"]), (&json!(id), &json!(id.to_string())));
+    assert_eq!((&message["message_seq"], &message["from_uid"]), (&json!(seq), &json!("ann")));
+    assert_eq!((&message["channel_id"], &message["channel_type"]), (&json!("bob"), &json!(1)), "the receiver's uid");
+    assert_eq!(message["payload"], json!("eyJ0eXBlIjoxLCJjb250ZW50IjoiMTAifQ=="));
+    assert_eq!(message["header"], json!({"no_persist": 0, "red_dot": 1, "sync_once": 0}));
+    assert_eq!((&message["setting"], &message["expire"]), (&json!(0), &json!(0)));
+    assert!(message["timestamp"].as_i64().is_some_and(|t| t > 1_700_000_000 && t < 1 << 31));
 }
 
 #[test]
@@ -344,11 +219,7 @@ fn conversations_count_what_is_unread() {
     assert_eq!(sync(json!({"uid": "bob", "msg_count": 5})), json!([]));
     send(&server, "ann", "bob", &["{}", "{}", "{}"]);
     send(&server, "cid", "bob", &["{}"]);
-    assert_eq!(
-        sync(json!({"uid": "bob"})),
-        json!([]),
-        "without a count of messages the list is empty"
-    );
+    assert_eq!(sync(json!({"uid": "bob"})), json!([]), "without a count of messages the list is empty");
     let list = sync(json!({"uid": "bob", "msg_count": 2}));
     let rows: Vec<(&str, i64, i64)> = list
         .as_array()
@@ -363,35 +234,15 @@ fn conversations_count_what_is_unread() {
         })
         .collect();
     assert_eq!(rows, [("cid", 1, 1), ("ann", 3, 3)], "the newest first");
-    let recents: Vec<&Value> = list[1]["recents"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|m| &m["message_seq"])
-        .collect();
+    let recents: Vec<&Value> =
+        list[1]["recents"].as_array().expect("a list").iter().map(|m| &m["message_seq"]).collect();
     assert_eq!(recents, [&json!(3), &json!(2)], "the newest first");
-    assert!(
-        list[0]["version"]
-            .as_i64()
-            .is_some_and(|v| v > 1_700_000_000_000_000_000),
-        "nanoseconds"
-    );
-    assert_eq!(
-        (&list[1]["readed_to_msg_seq"], &list[1]["offset_msg_seq"]),
-        (&json!(0), &json!(0))
-    );
+    assert!(list[0]["version"].as_i64().is_some_and(|v| v > 1_700_000_000_000_000_000), "nanoseconds");
+    assert_eq!((&list[1]["readed_to_msg_seq"], &list[1]["offset_msg_seq"]), (&json!(0), &json!(0)));
     // The sender's own message is the newest: nothing is unread.
     let own = sync(json!({"uid": "ann", "msg_count": 1}));
-    assert_eq!(
-        (&own[0]["channel_id"], &own[0]["unread"]),
-        (&json!("bob"), &json!(0))
-    );
+    assert_eq!((&own[0]["channel_id"], &own[0]["unread"]), (&json!("bob"), &json!(0)));
     let known = sync(json!({"uid": "bob", "msg_count": 5, "last_msg_seqs": "ann:1:2|cid:1:1"}));
-    let known: Vec<&Value> = known
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|r| &r["channel_id"])
-        .collect();
+    let known: Vec<&Value> = known.as_array().expect("a list").iter().map(|r| &r["channel_id"]).collect();
     assert_eq!(known, [&json!("ann")], "only what the client lacks");
 }

@@ -32,22 +32,12 @@ impl World {
     fn new(more: &[&str]) -> World {
         let logs = TempDir::new();
         let log = logs.path().join("synced");
-        let mut options = Options::default()
-            .env("LD_PRELOAD", disk::shim())
-            .env("POWER_CUT_LOG", &log);
+        let mut options = Options::default().env("LD_PRELOAD", disk::shim()).env("POWER_CUT_LOG", &log);
         options.args.extend(more.iter().map(Into::into));
         let pair = |n: usize| {
-            [
-                Talker::new(&format!("a{n}"), &format!("b{n}")),
-                Talker::new(&format!("b{n}"), &format!("a{n}")),
-            ]
+            [Talker::new(&format!("a{n}"), &format!("b{n}")), Talker::new(&format!("b{n}"), &format!("a{n}"))]
         };
-        World {
-            server: Server::start(options),
-            log,
-            _logs: logs,
-            talkers: (0..PAIRS).flat_map(pair).collect(),
-        }
+        World { server: Server::start(options), log, _logs: logs, talkers: (0..PAIRS).flat_map(pair).collect() }
     }
 
     /// Lets all talk, cuts the power at some moment, and makes the disk look like it.
@@ -61,9 +51,7 @@ impl World {
             wait_for("everybody to talk", Duration::from_secs(20), || {
                 (session.busy.load(Ordering::Relaxed) == PAIRS * 2).then_some(())
             });
-            std::thread::sleep(Duration::from_millis(
-                100 + u64::from(u16::from_be_bytes(random())) % 900,
-            ));
+            std::thread::sleep(Duration::from_millis(100 + u64::from(u16::from_be_bytes(random())) % 900));
             self.server.kill9();
         });
         disk::cut(&self.server.data_dir(), &self.log)
@@ -87,9 +75,7 @@ impl World {
             let accounts: Vec<&Account> = pair.iter().map(|t| &t.account).collect();
             let stored = api.channel(&accounts[0].uid, &accounts[1].uid, 1);
             let mut found = ledger::compare(&stored, &accounts);
-            found
-                .lost
-                .extend(pair.iter().flat_map(|t| unstored(&t.received, &stored)));
+            found.lost.extend(pair.iter().flat_map(|t| unstored(&t.received, &stored)));
             verdict.add(found);
         }
         verdict
@@ -100,20 +86,12 @@ impl World {
 fn unstored(received: &[Stored], stored: &[Stored]) -> Vec<String> {
     let by_id: HashMap<i64, &Stored> = stored.iter().map(|s| (s.id, s)).collect();
     let missing = received.iter().filter(|r| by_id.get(&r.id) != Some(r));
-    missing
-        .map(|r| {
-            format!(
-                "delivered, but not stored so: {} seq {} of {}",
-                r.id, r.seq, r.from
-            )
-        })
-        .collect()
+    missing.map(|r| format!("delivered, but not stored so: {} seq {} of {}", r.id, r.seq, r.from)).collect()
 }
 
 #[test]
 fn a_power_cut_loses_nothing_acknowledged() {
-    let rounds = std::env::var("POWER_CUT_ROUNDS")
-        .map_or(3, |r| r.parse().expect("POWER_CUT_ROUNDS is a number"));
+    let rounds = std::env::var("POWER_CUT_ROUNDS").map_or(3, |r| r.parse().expect("POWER_CUT_ROUNDS is a number"));
     let mut world = World::new(&[]);
     let (mut cut, mut acked) = (Cut::default(), 0);
     for round in 1..=rounds {
@@ -131,11 +109,7 @@ fn a_power_cut_loses_nothing_acknowledged() {
     let verdict = world.compare();
     verdict.assert_clean("in the end");
     let sent: usize = world.talkers.iter().map(|t| t.account.sent.len()).sum();
-    assert_eq!(
-        (verdict.acked, verdict.stored),
-        (sent, sent),
-        "each message is stored once"
-    );
+    assert_eq!((verdict.acked, verdict.stored), (sent, sent), "each message is stored once");
     println!(
         "power cut: {rounds} rounds; {verdict}; cut {} bytes of {} files, {} files gone",
         cut.bytes, cut.files_cut, cut.files_gone
@@ -149,14 +123,8 @@ fn without_syncing_the_same_test_finds_losses() {
         let cut = world.talk_and_cut();
         if let Err(why) = world.server.try_launch() {
             let log = world.server.log();
-            assert!(
-                log.contains("damaged"),
-                "{why}\n{}",
-                world.server.log_tail()
-            );
-            println!(
-                "control: {cut:?}; refused to start in round {round}: it knows that data is missing"
-            );
+            assert!(log.contains("damaged"), "{why}\n{}", world.server.log_tail());
+            println!("control: {cut:?}; refused to start in round {round}: it knows that data is missing");
             return;
         }
         let verdict = world.compare();
@@ -165,7 +133,5 @@ fn without_syncing_the_same_test_finds_losses() {
             return;
         }
     }
-    panic!(
-        "without a single sync nothing was lost in {CONTROL_ROUNDS} power cuts: this test sees nothing"
-    );
+    panic!("without a single sync nothing was lost in {CONTROL_ROUNDS} power cuts: this test sees nothing");
 }

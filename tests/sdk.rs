@@ -68,42 +68,21 @@ impl Chat {
         for (from, to) in self.people() {
             from.wait_settled();
             from.send(to.uid(), "goodbye");
-            wait_for(
-                "the last message to arrive",
-                Duration::from_secs(10),
-                || {
-                    to.told()
-                        .received
-                        .last()
-                        .is_some_and(|r| r.text == "goodbye")
-                        .then_some(())
-                },
-            );
+            wait_for("the last message to arrive", Duration::from_secs(10), || {
+                to.told().received.last().is_some_and(|r| r.text == "goodbye").then_some(())
+            });
             from.wait_settled();
         }
         let (a, b) = (self.a.told(), self.b.told());
         for (person, told) in [(&self.a, &a), (&self.b, &b)] {
-            assert!(
-                told.faults.is_empty(),
-                "{}: {:?}",
-                person.uid(),
-                told.faults
-            );
+            assert!(told.faults.is_empty(), "{}: {:?}", person.uid(), told.faults);
         }
         let stored = server.api().channel("ann", "bob", 1);
         let verdict = ledger::compare(&stored, &[&a.account, &b.account]);
         let by_id: HashMap<i64, u64> = stored.iter().map(|s| (s.id, s.seq)).collect();
         let phantom = |r: &&Received| by_id.get(&r.id) != Some(&r.seq);
-        let phantoms: Vec<&Received> = a
-            .received
-            .iter()
-            .chain(&b.received)
-            .filter(phantom)
-            .collect();
-        assert!(
-            phantoms.is_empty(),
-            "delivered, but not stored: {phantoms:?}"
-        );
+        let phantoms: Vec<&Received> = a.received.iter().chain(&b.received).filter(phantom).collect();
+        assert!(phantoms.is_empty(), "delivered, but not stored: {phantoms:?}");
         verdict
     }
 }
@@ -130,34 +109,20 @@ fn people_chat_and_one_who_was_away_syncs() {
     let chat = Chat::start(&server);
     for n in 0..20 {
         for (from, to) in chat.people() {
-            from.send(
-                to.uid(),
-                &format!("{n}: 你好 \u{1F600} \"<&>\" from {}", from.uid()),
-            );
+            from.send(to.uid(), &format!("{n}: 你好 \u{1F600} \"<&>\" from {}", from.uid()));
         }
     }
     chat.a.send("cid", "are you there?");
     chat.a.send("cid", "then later");
     for (from, to) in chat.people() {
         from.wait_settled();
-        wait_for("all to arrive", Duration::from_secs(10), || {
-            (to.told().received.len() == 20).then_some(())
-        });
+        wait_for("all to arrive", Duration::from_secs(10), || (to.told().received.len() == 20).then_some(()));
         let (sent, received) = (&from.told().account.sent, &to.told().received);
         for (n, (s, r)) in sent.iter().zip(received).enumerate() {
-            assert_eq!(
-                (r.from.as_str(), r.client_msg_no.as_str()),
-                (from.uid(), s.client_msg_no.as_str())
-            );
+            assert_eq!((r.from.as_str(), r.client_msg_no.as_str()), (from.uid(), s.client_msg_no.as_str()));
             assert_eq!(Some((r.id, r.seq)), s.ack, "message {n}");
-            assert_eq!(
-                json!({"type": 1, "content": r.text}).to_string().len(),
-                s.payload.len()
-            );
-            assert_eq!(
-                r.text,
-                format!("{n}: 你好 \u{1F600} \"<&>\" from {}", from.uid())
-            );
+            assert_eq!(json!({"type": 1, "content": r.text}).to_string().len(), s.payload.len());
+            assert_eq!(r.text, format!("{n}: 你好 \u{1F600} \"<&>\" from {}", from.uid()));
         }
     }
     let stored = server.api().channel("ann", "bob", 1);
@@ -168,9 +133,7 @@ fn people_chat_and_one_who_was_away_syncs() {
     // The wrong token is refused for good, and says why.
     server.api().set_token("cid", "right", 1);
     let wrong = Person::start("cid", "wrong", &server.http());
-    let refused = wait_for("a refusal", Duration::from_secs(10), || {
-        wrong.told().statuses.first().copied()
-    });
+    let refused = wait_for("a refusal", Duration::from_secs(10), || wrong.told().statuses.first().copied());
     assert_eq!((refused.0, refused.1), (3, 2));
     drop(wrong);
 
@@ -179,30 +142,14 @@ fn people_chat_and_one_who_was_away_syncs() {
     let list = cid.ask(&json!({"order": "conversations"}));
     let row = &list["rows"][0];
     assert_eq!(list["rows"].as_array().map(Vec::len), Some(1), "{list}");
-    assert_eq!(
-        (&row["channel"], &row["type"], &row["unread"]),
-        (&json!("ann"), &json!(1), &json!(2))
-    );
+    assert_eq!((&row["channel"], &row["type"], &row["unread"]), (&json!("ann"), &json!(1), &json!(2)));
     assert_eq!(row["last"]["text"], "then later");
-    let page = cid.ask(
-        &json!({"order": "messages", "peer": "ann", "start": 0, "end": 0, "limit": 30, "mode": 0}),
-    );
-    let page: Vec<Received> = page["rows"]
-        .as_array()
-        .expect("rows")
-        .iter()
-        .map(Received::parse)
-        .collect();
+    let page = cid.ask(&json!({"order": "messages", "peer": "ann", "start": 0, "end": 0, "limit": 30, "mode": 0}));
+    let page: Vec<Received> = page["rows"].as_array().expect("rows").iter().map(Received::parse).collect();
     let texts: Vec<&str> = page.iter().map(|m| m.text.as_str()).collect();
     assert_eq!(texts, ["are you there?", "then later"]);
-    let acks: Vec<_> = chat.a.told().account.sent[20..]
-        .iter()
-        .map(|s| s.ack)
-        .collect();
-    assert_eq!(
-        page.iter().map(|m| Some((m.id, m.seq))).collect::<Vec<_>>(),
-        acks
-    );
+    let acks: Vec<_> = chat.a.told().account.sent[20..].iter().map(|s| s.ack).collect();
+    assert_eq!(page.iter().map(|m| Some((m.id, m.seq))).collect::<Vec<_>>(), acks);
 }
 
 #[test]
@@ -253,9 +200,7 @@ fn a_stalled_disk_costs_no_promise() {
     });
     let verdict = chat.settle(&server);
     verdict.assert_clean("after a stall");
-    let refused = chat
-        .people()
-        .map(|(p, _)| p.told().account.sent.iter().filter(|s| s.refused).count());
+    let refused = chat.people().map(|(p, _)| p.told().account.sent.iter().filter(|s| s.refused).count());
     let connects = chat.people().map(|(p, _)| p.told().connects());
     println!("sdk, stall: {verdict}; outcome unknown {refused:?}, connections made {connects:?}");
 }
@@ -277,17 +222,8 @@ fn a_graceful_stop_loses_nothing_and_the_sdk_comes_back() {
     verdict.assert_clean("after a graceful stop");
     assert_eq!(verdict.acked, verdict.stored, "each message is stored once");
     for (person, _) in chat.people() {
-        let kicked: Vec<_> = person
-            .told()
-            .statuses
-            .iter()
-            .map(|s| s.0)
-            .filter(|s| *s > 1)
-            .collect();
-        assert!(
-            kicked.is_empty(),
-            "a stop must not look like a kick: {kicked:?}"
-        );
+        let kicked: Vec<_> = person.told().statuses.iter().map(|s| s.0).filter(|s| *s > 1).collect();
+        assert!(kicked.is_empty(), "a stop must not look like a kick: {kicked:?}");
     }
     println!("sdk, graceful stop: {verdict}");
 }

@@ -43,10 +43,7 @@ fn nothing_is_left_open() {
     assert_clean(
         "Unfinished code or a test that never runs.",
         "finish it, or take it out and write the gap down in docs/roadmap.md; a test that cannot pass is not committed.",
-        &tree::rust_files("")
-            .iter()
-            .flat_map(text::unfinished)
-            .collect::<Vec<_>>(),
+        &tree::rust_files("").iter().flat_map(text::unfinished).collect::<Vec<_>>(),
     );
 }
 
@@ -57,30 +54,18 @@ fn no_machine_is_named() {
         "A file names a folder of one machine or the host of a package registry.",
         "use a path relative to the tree, $HOME or a variable; name a package, not the host it comes from \
          (npm: `npm install --omit-lockfile-registry-resolved`).",
-        &tree::text_files()
-            .iter()
-            .flat_map(|f| text::machine_names(f, &patterns))
-            .collect::<Vec<_>>(),
+        &tree::text_files().iter().flat_map(|f| text::machine_names(f, &patterns)).collect::<Vec<_>>(),
     );
 }
 
 #[test]
 fn pure_crates_forbid_unsafe() {
-    let roots = graph::crate_roots(
-        tree::metadata(),
-        &["wukong-core", "wukong-proto", "wukong-sim"],
-    );
-    assert!(
-        roots.len() >= 3,
-        "core, proto and sim have a crate root each; found {roots:?}"
-    );
+    let roots = graph::crate_roots(tree::metadata(), &["wukong-core", "wukong-proto", "wukong-sim"]);
+    assert!(roots.len() >= 3, "core, proto and sim have a crate root each; found {roots:?}");
     assert_clean(
         "A crate root lacks #![forbid(unsafe_code)].",
         "put the attribute at the top of that file; core, proto and sim need no unsafe code.",
-        &roots
-            .iter()
-            .filter_map(|path| text::lacks_forbid_unsafe(&tree::read(path)))
-            .collect::<Vec<_>>(),
+        &roots.iter().filter_map(|path| text::lacks_forbid_unsafe(&tree::read(path))).collect::<Vec<_>>(),
     );
 }
 
@@ -89,10 +74,7 @@ fn core_has_no_map_but_its_own() {
     assert_clean(
         "Core names a hash map type outside the file that defines its maps.",
         "use crate::map::{Map, Set} (seeded, for lookup) or BTreeMap (ordered, for iteration).",
-        &tree::rust_files("core/src/")
-            .iter()
-            .flat_map(text::foreign_maps)
-            .collect::<Vec<_>>(),
+        &tree::rust_files("core/src/").iter().flat_map(text::foreign_maps).collect::<Vec<_>>(),
     );
 }
 
@@ -101,29 +83,16 @@ fn core_knows_no_std_and_no_clock() {
     assert_clean(
         "Core reaches for std or a clock.",
         "use core:: or alloc::; time, entropy and IO are inputs of the shard (crate::time, crate::rng).",
-        &tree::rust_files("core/src/")
-            .iter()
-            .flat_map(text::impure)
-            .collect::<Vec<_>>(),
+        &tree::rust_files("core/src/").iter().flat_map(text::impure).collect::<Vec<_>>(),
     );
 }
 
 #[test]
 fn shell_scripts_parse() {
-    let scripts: Vec<String> = tree::text_files()
-        .iter()
-        .filter(|f| f.is_shell_script())
-        .map(|f| f.path.clone())
-        .collect();
-    assert!(
-        !scripts.is_empty(),
-        "scripts/*.sh and .ci/run exist, so the search is wrong"
-    );
-    assert_clean(
-        "A shell script does not parse.",
-        "`bash -n FILE` shows where.",
-        &tree::unparsable_scripts(&scripts),
-    );
+    let scripts: Vec<String> =
+        tree::text_files().iter().filter(|f| f.is_shell_script()).map(|f| f.path.clone()).collect();
+    assert!(!scripts.is_empty(), "scripts/*.sh and .ci/run exist, so the search is wrong");
+    assert_clean("A shell script does not parse.", "`bash -n FILE` shows where.", &tree::unparsable_scripts(&scripts));
 }
 
 #[test]

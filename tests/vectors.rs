@@ -47,11 +47,7 @@ impl Case {
 }
 
 fn cases(list: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<Case> {
-    let list = list
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|v| wanted(v));
+    let list = list.as_array().expect("a list").iter().filter(|v| wanted(v));
     let both = [Transport::Tcp, Transport::Ws];
     let case = |v: &Value, transport| Case {
         name: v["name"].as_str().expect("a name").to_owned(),
@@ -80,17 +76,8 @@ fn run(what: &str, cases: &[Case], check: impl Fn(&Case) -> Result<(), String> +
     });
     let mut failed = failed.into_inner().expect("no panic");
     failed.sort();
-    println!(
-        "{what}: passed {} of {}",
-        cases.len() - failed.len(),
-        cases.len()
-    );
-    assert!(
-        failed.is_empty(),
-        "{what}: {} failed\n  {}",
-        failed.len(),
-        failed.join("\n  ")
-    );
+    println!("{what}: passed {} of {}", cases.len() - failed.len(), cases.len());
+    assert!(failed.is_empty(), "{what}: {} failed\n  {}", failed.len(), failed.join("\n  "));
 }
 
 #[test]
@@ -99,11 +86,7 @@ fn malformed_input_has_the_consequence_that_is_specified() {
     let fixed = Fixed::new(&vectors["key_exchange"]);
     let server = Server::start(Options::default());
     let list = cases(&vectors["malformed"], |_| true);
-    assert!(
-        list.len() >= 2 * 58,
-        "the vectors lack some: {}",
-        list.len()
-    );
+    assert!(list.len() >= 2 * 58, "the vectors lack some: {}", list.len());
     run("malformed", &list, |case| {
         let bytes = unhex(case.text("hex"));
         let expected = case.text("expected");
@@ -113,15 +96,11 @@ fn malformed_input_has_the_consequence_that_is_specified() {
             wire.write(&bytes);
             return expect::consequence(&mut wire, expected, true, sends);
         }
-        let (mut wire, live) =
-            session::open(&server, case.transport, &fixed, &case.uid(), case.version());
+        let (mut wire, live) = session::open(&server, case.transport, &fixed, &case.uid(), case.version());
         wire.write(&fixed.translate(&bytes, case.version(), &live));
         expect::consequence(&mut wire, expected, false, sends)
     });
-    assert!(
-        server.api().get("/health").status == 200,
-        "the server is well afterwards"
-    );
+    assert!(server.api().get("/health").status == 200, "the server is well afterwards");
 }
 
 #[test]
@@ -132,25 +111,12 @@ fn every_version_connects() {
     let mut list = cases(&vectors["frames"], |v| v["frame"] == "CONNECT");
     for transport in [Transport::Tcp, Transport::Ws] {
         // The vectors begin with version 2; the layout is the same.
-        let mut vector = list
-            .iter()
-            .find(|c| c.name == "connect-v2")
-            .expect("there")
-            .vector
-            .clone();
+        let mut vector = list.iter().find(|c| c.name == "connect-v2").expect("there").vector.clone();
         vector["version"] = 1.into();
         let mut bytes = unhex(vector["hex"].as_str().expect("hex"));
         bytes[2] = 1;
-        vector["hex"] = bytes
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect::<String>()
-            .into();
-        list.push(Case {
-            name: "connect-v1".into(),
-            transport,
-            vector,
-        });
+        vector["hex"] = bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into();
+        list.push(Case { name: "connect-v1".into(), transport, vector });
     }
     run("connect", &list, |case| {
         let version = case.version();
@@ -162,8 +128,7 @@ fn every_version_connects() {
         let ack = expect::conn_ack(&mut wire, 1)?;
         let salted = ack.salt.len() == 16 && ack.salt.bytes().all(|b| b.is_ascii_alphanumeric());
         // The flag and the version at 4 and above, never below; the node's id likewise.
-        let announced = (ack.server_version, ack.node_id != 0)
-            == ((version >= 4).then_some(version), version >= 4);
+        let announced = (ack.server_version, ack.node_id != 0) == ((version >= 4).then_some(version), version >= 4);
         if !salted || !announced || ack.server_key.len() != 44 {
             return Err(format!("not the CONNACK of version {version}: {ack:?}"));
         }
@@ -177,9 +142,7 @@ fn every_client_frame_is_taken() {
     let vectors = vectors();
     let fixed = Fixed::new(&vectors["key_exchange"]);
     let server = Server::start(Options::default());
-    let list = cases(&vectors["frames"], |v| {
-        v["direction"] != "s2c" && v["frame"] != "CONNECT"
-    });
+    let list = cases(&vectors["frames"], |v| v["direction"] != "s2c" && v["frame"] != "CONNECT");
     run("client frames", &list, |case| {
         let version = case.version();
         let (mut wire, live) = session::open(&server, case.transport, &fixed, &case.uid(), version);
@@ -209,20 +172,10 @@ fn sent(case: &Case, wire: &mut Wire, version: u8) -> Result<(), String> {
         (true, _) => reason != 9 && reason != 1,
     };
     let ack = expect::send_ack(wire, allowed)?;
-    let echoed = if version >= 6 {
-        fields["clientMsgNo"].as_str().unwrap_or_default()
-    } else {
-        ""
-    };
+    let echoed = if version >= 6 { fields["clientMsgNo"].as_str().unwrap_or_default() } else { "" };
     let seq_fits = (ack.message_seq > 0) == (ack.reason.0 == 1);
-    if u64::from(ack.client_seq) != number("clientSeq")
-        || *ack.client_msg_no != *echoed
-        || !seq_fits
-    {
-        return Err(format!(
-            "this SENDACK answers another SEND: {:?}",
-            Frame::SendAck(ack)
-        ));
+    if u64::from(ack.client_seq) != number("clientSeq") || *ack.client_msg_no != *echoed || !seq_fits {
+        return Err(format!("this SENDACK answers another SEND: {:?}", Frame::SendAck(ack)));
     }
     Ok(())
 }

@@ -10,12 +10,7 @@ use wukong_proto::Text;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiRequest {
     /// POST /user/token (http-api 8.1).
-    SetToken {
-        uid: Text,
-        token: Text,
-        device_flag: u8,
-        device_level: u8,
-    },
+    SetToken { uid: Text, token: Text, device_flag: u8, device_level: u8 },
     /// POST /channel/messagesync (http-api 4.8), ids in client form.
     MessageSync(MessageSync),
     /// POST /conversation/sync (http-api 7.1).
@@ -90,12 +85,10 @@ impl ApiRequest {
         let slot = match self {
             Self::SetToken { uid, .. } => slot_of(uid, slots),
             Self::ConversationSync(q) => slot_of(&q.uid, slots),
-            Self::MessageSync(q) => {
-                match crate::channel::id::stored(&q.login_uid, &q.channel_id, q.channel_type) {
-                    Ok(key) => slot_of(&key.id, slots),
-                    Err(_) => slot_of(&q.login_uid, slots),
-                }
-            }
+            Self::MessageSync(q) => match crate::channel::id::stored(&q.login_uid, &q.channel_id, q.channel_type) {
+                Ok(key) => slot_of(&key.id, slots),
+                Err(_) => slot_of(&q.login_uid, slots),
+            },
         };
         shard_of(slot, shards)
     }

@@ -32,20 +32,9 @@ struct Row {
 
 #[derive(Clone, Debug)]
 enum Task {
-    SetToken {
-        uid: Text,
-        device_flag: u8,
-        master: bool,
-    },
-    Messages {
-        query: MessageSync,
-        channel: ChannelKey,
-    },
-    Conversations {
-        query: ConversationSync,
-        rows: Vec<Row>,
-        missing: usize,
-    },
+    SetToken { uid: Text, device_flag: u8, master: bool },
+    Messages { query: MessageSync, channel: ChannelKey },
+    Conversations { query: ConversationSync, rows: Vec<Row>, missing: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -65,12 +54,7 @@ pub struct Calls {
 
 impl Default for Calls {
     fn default() -> Self {
-        Self {
-            pending: BTreeMap::new(),
-            deadlines: VecDeque::new(),
-            timer_at: Instant::NEVER,
-            next: 1,
-        }
+        Self { pending: BTreeMap::new(), deadlines: VecDeque::new(), timer_at: Instant::NEVER, next: 1 }
     }
 }
 
@@ -89,12 +73,9 @@ impl Calls {
             return refuse(ctx, id, Refusal::Busy);
         }
         let started = match request {
-            ApiRequest::SetToken {
-                uid,
-                token,
-                device_flag,
-                device_level,
-            } => self.set_token(ctx, slots, id, uid, token, device_flag, device_level),
+            ApiRequest::SetToken { uid, token, device_flag, device_level } => {
+                self.set_token(ctx, slots, id, uid, token, device_flag, device_level)
+            }
             ApiRequest::MessageSync(query) => self.message_sync(ctx, id, query),
             ApiRequest::ConversationSync(query) => self.conversation_sync(ctx, slots, id, query),
         };
@@ -142,33 +123,16 @@ impl Calls {
         device_flag: u8,
         device_level: u8,
     ) -> Result<(), Refusal> {
-        if uid.trim().is_empty() || uid.len() > limits::UID_MAX || id::has_reserved(&uid) {
-            return Err(Refusal::Invalid(
-                "uid must be 1 to 120 bytes and must not contain @, # or &",
-            ));
-        }
-        if &*uid == id::SYSTEM_UID {
-            return Err(Refusal::Invalid(
-                "uid ____system is the server's own; choose another",
-            ));
-        }
+        id::check_uid(&uid).map_err(Refusal::Invalid)?;
         if token.is_empty() || token.len() > limits::TOKEN_MAX {
             return Err(Refusal::Invalid("token must be 1 to 1024 bytes"));
         }
         let slot = slot_of(&uid, ctx.config.slots);
         let level = u8::from(device_level == 1);
-        let task = Task::SetToken {
-            uid: uid.clone(),
-            device_flag,
-            master: level == 1,
-        };
+        let task = Task::SetToken { uid: uid.clone(), device_flag, master: level == 1 };
         let call = self.start(ctx, id, task);
         let device = Device { token, level };
-        let command = Command::UpsertDevice {
-            uid,
-            flag: device_flag,
-            device,
-        };
+        let command = Command::UpsertDevice { uid, flag: device_flag, device };
         if !slots.propose(ctx, slot, command, Waiter::Call(call)) {
             self.pending.remove(&call);
             return Err(Refusal::Busy);
@@ -185,60 +149,29 @@ impl Calls {
         }
         reply(ctx, id, ApiAnswer::Done);
         match task {
-            Task::SetToken {
-                uid,
-                device_flag,
-                master: true,
-            } => Some((uid, device_flag)),
+            Task::SetToken { uid, device_flag, master: true } => Some((uid, device_flag)),
             _ => None,
         }
     }
 
-    fn message_sync(
-        &mut self,
-        ctx: &mut Ctx,
-        id: CallId,
-        query: MessageSync,
-    ) -> Result<(), Refusal> {
-        if query.login_uid.trim().is_empty() {
-            return Err(Refusal::Invalid("login_uid must not be blank"));
-        }
+    fn message_sync(&mut self, ctx: &mut Ctx, id: CallId, query: MessageSync) -> Result<(), Refusal> {
+        id::check_uid(&query.login_uid).map_err(Refusal::Invalid)?;
         // A command channel is named by its own id; everything else by what the client calls it.
-        let channel =
-            id::stored(&query.login_uid, &query.channel_id, query.channel_type).map_err(|_| {
-                Refusal::Invalid("channel_id or channel_type is not that of a channel served here")
-            })?;
+        let channel = id::stored(&query.login_uid, &query.channel_id, query.channel_type)
+            .map_err(|_| Refusal::Invalid("channel_id or channel_type is not that of a channel served here"))?;
         let limit = match query.limit {
             n if n <= 0 => limits::SYNC_MESSAGES_DEFAULT,
             n => n.min(limits::SYNC_MESSAGES_MAX),
         } as u64;
-        let want = Want::Window {
-            start: query.start,
-            end: query.end,
-            limit,
-            up: query.up,
-        };
-        let call = self.start(
-            ctx,
-            id,
-            Task::Messages {
-                query,
-                channel: channel.clone(),
-            },
-        );
+        let want = Want::Window { start: query.start, end: query.end, limit, up: query.up };
+        let call = self.start(ctx, id, Task::Messages { query, channel: channel.clone() });
         self.read(ctx, call, 0, channel, want);
         Ok(())
     }
 
     fn read(&self, ctx: &mut Ctx, call: u64, part: u32, channel: ChannelKey, want: Want) {
         let to = shard_of(slot_of(&channel.id, ctx.config.slots), ctx.config.shards);
-        let job = Box::new(ReadJob {
-            home: ctx.me(),
-            call,
-            part,
-            channel,
-            want,
-        });
+        let job = Box::new(ReadJob { home: ctx.me(), call, part, channel, want });
         ctx.reply(to, Reply::Read { job });
     }
 
@@ -247,11 +180,11 @@ impl Calls {
         ctx: &mut Ctx,
         slots: &Slots,
         id: CallId,
-        query: ConversationSync,
+        mut query: ConversationSync,
     ) -> Result<(), Refusal> {
-        if query.uid.trim().is_empty() {
-            return Err(Refusal::Invalid("uid must not be blank"));
-        }
+        query.msg_count = query.msg_count.min(limits::CONVERSATION_MESSAGES_MAX);
+        query.last_seqs.sort_unstable();
+        id::check_uid(&query.uid).map_err(Refusal::Invalid)?;
         if query.msg_count < 1 {
             reply(ctx, id, ApiAnswer::Conversations(Vec::new()));
             return Ok(());
@@ -261,15 +194,7 @@ impl Calls {
             return Err(Refusal::Busy);
         }
         let (from, to) = keys::memberships(slot, &query.uid);
-        let call = self.start(
-            ctx,
-            id,
-            Task::Conversations {
-                query,
-                rows: Vec::new(),
-                missing: 0,
-            },
-        );
+        let call = self.start(ctx, id, Task::Conversations { query, rows: Vec::new(), missing: 0 });
         // What is committed and applied is in a Persist started before this load.
         ctx.load(
             LoadWaiter::Memberships(call),
@@ -287,15 +212,7 @@ impl Calls {
 
     /// The user's rows were read; `None` = the store could not.
     pub fn on_memberships(&mut self, ctx: &mut Ctx, call: u64, found: Option<Vec<Found>>) {
-        let Some(Pending {
-            id,
-            task:
-                Task::Conversations {
-                    query,
-                    rows,
-                    missing,
-                },
-        }) = self.pending.get_mut(&call)
+        let Some(Pending { id, task: Task::Conversations { query, rows, missing } }) = self.pending.get_mut(&call)
         else {
             return;
         };
@@ -306,10 +223,8 @@ impl Calls {
         };
         let mut jobs = Vec::new();
         for (key, row) in found {
-            let (Some(channel), Ok(membership)) = (
-                keys::parse_membership(&key, &query.uid),
-                Membership::decode(&row),
-            ) else {
+            let (Some(channel), Ok(membership)) = (keys::parse_membership(&key, &query.uid), Membership::decode(&row))
+            else {
                 let id = *id;
                 self.pending.remove(&call);
                 return refuse(ctx, id, Refusal::Store(StoreFault::Corrupt));
@@ -369,29 +284,18 @@ impl Calls {
     }
 
     fn finish(&mut self, ctx: &mut Ctx, call: u64) {
-        if let Some(Pending {
-            id,
-            task: Task::Conversations { query, rows, .. },
-        }) = self.pending.remove(&call)
-        {
-            reply(
-                ctx,
-                id,
-                ApiAnswer::Conversations(conversations(&query, rows)),
-            );
+        if let Some(Pending { id, task: Task::Conversations { query, rows, .. } }) = self.pending.remove(&call) {
+            reply(ctx, id, ApiAnswer::Conversations(conversations(&query, rows)));
         }
     }
 }
 
 fn page(query: &MessageSync, channel: &ChannelKey, answer: ReadAnswer) -> MessagePage {
-    let bound = if query.up {
-        answer.records.last().map(|r| r.seq + 1)
-    } else {
-        answer.records.first().map(|r| r.seq - 1)
-    };
+    let (first, last) = answer.scanned;
+    let bound = if query.up { last + 1 } else { first.saturating_sub(1) };
     // The window ended at the bound that the caller gave: there is nothing more inside it.
-    let at_bound = query.end != 0 && bound == Some(query.end);
-    let at_first = !query.up && bound == Some(0);
+    let at_bound = query.end != 0 && bound == query.end;
+    let at_first = !query.up && bound == 0;
     MessagePage {
         start: query.start,
         end: query.end,
@@ -414,27 +318,23 @@ fn admit_row(query: &ConversationSync, channel: ChannelKey, membership: Membersh
     if &*client_id == id::SYSTEM_UID {
         return None;
     }
-    let client_seq = query
-        .last_seqs
-        .iter()
-        .find(|(c, kind, _)| *c == client_id && *kind == channel.kind)
-        .map(|(_, _, seq)| *seq);
+    let client_seq = last_seq(query, &client_id, channel.kind);
     if query.exclude_types.contains(&channel.kind) && client_seq.is_none() {
         return None;
     }
-    Some(Row {
-        channel,
-        client_id,
-        membership,
-        client_seq,
-        answer: None,
-    })
+    Some(Row { channel, client_id, membership, client_seq, answer: None })
+}
+
+/// What the client holds of a channel; the list is sorted.
+fn last_seq(query: &ConversationSync, client_id: &Text, kind: u8) -> Option<u64> {
+    let at = query.last_seqs.partition_point(|(c, k, _)| (c, *k) < (client_id, kind));
+    query.last_seqs.get(at).filter(|(c, k, _)| c == client_id && *k == kind).map(|(_, _, seq)| *seq)
 }
 
 /// The lowest seq wanted of a channel (http-api 7.1 step 4).
 fn lower_bound(query: &ConversationSync, row: &Row) -> u64 {
     let from = match row.client_seq {
-        Some(seq) if seq > 0 => seq + 1,
+        Some(seq) if seq > 0 => seq.saturating_add(1),
         _ if query.version > 0 || query.only_unread => row.membership.read_seq + 1,
         _ => 0,
     };
@@ -448,20 +348,13 @@ fn floor(m: &Membership) -> u64 {
 
 /// Sorts by the newest message, then cuts and pages (architecture section 9).
 fn conversations(query: &ConversationSync, rows: Vec<Row>) -> Vec<Conversation> {
-    let mut all: Vec<(u64, Conversation)> = rows
-        .into_iter()
-        .filter_map(|row| conversation(query, row))
-        .collect();
+    let mut all: Vec<(u64, Conversation)> = rows.into_iter().filter_map(|row| conversation(query, row)).collect();
     all.sort_by(|(ta, a), (tb, b)| tb.cmp(ta).then_with(|| a.stored_id.cmp(&b.stored_id)));
     let all = all.into_iter().map(|(_, c)| c);
     if query.page <= 0 {
         return all.collect();
     }
-    let size = if query.page_size <= 0 {
-        100
-    } else {
-        query.page_size.min(500)
-    } as usize;
+    let size = if query.page_size <= 0 { 100 } else { query.page_size.min(500) } as usize;
     let skip = (query.page as usize - 1).saturating_mul(size);
     all.skip(skip).take(size).collect()
 }
@@ -470,11 +363,7 @@ fn conversation(query: &ConversationSync, row: Row) -> Option<(u64, Conversation
     let answer = row.answer?;
     let newest = answer.records.last()?;
     let last = answer.last;
-    let read = row
-        .membership
-        .read_seq
-        .max(answer.own_last)
-        .max(floor(&row.membership));
+    let read = row.membership.read_seq.max(answer.own_last).max(floor(&row.membership));
     let own_newest = newest.from_uid == query.uid;
     let read_to = if own_newest { last } else { read.min(last) };
     let timestamp = newest.timestamp_ms;

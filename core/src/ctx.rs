@@ -56,8 +56,12 @@ pub enum LoadWaiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunKey {
     Conn(ConnId),
+    /// The credit it waited for came.
+    ConnCredited(ConnId),
     User(u32),
     Channel(u32),
+    /// The credit it waited for came.
+    ChannelCredited(u32),
     Lane(u32),
     Retry,
 }
@@ -141,11 +145,10 @@ pub struct Ctx {
 
 impl Ctx {
     pub fn new(config: ShardConfig, boot: Boot, now: Now, hash_seed: u64) -> Self {
-        let account = Account {
-            credit: config.mail_credit,
-            ..Account::default()
-        };
-        let account: [Account; 4] = core::array::from_fn(|_| account.clone());
+        let account = WorkClass::ALL.map(|class| {
+            let max = if class == WorkClass::Push { limits::LANE_QUEUE_MAX } else { usize::MAX };
+            Account { credit: config.mail_credit.min(max), ..Account::default() }
+        });
         let accounts = alloc::vec![account; usize::from(config.shards)];
         Self {
             config,
@@ -232,39 +235,28 @@ impl Ctx {
     pub fn load(&mut self, waiter: LoadWaiter, queries: impl IntoIterator<Item = Query>) {
         let before = self.load_queries.len();
         self.load_queries.extend(queries);
-        self.load_waiters
-            .push((waiter, self.load_queries.len() - before));
+        self.load_waiters.push((waiter, self.load_queries.len() - before));
     }
 
     /// Sends what was gathered to the store: writes first, so that loads see them.
     pub fn flush_store(&mut self) {
         if !self.batch.is_empty() {
             // The next batch is likely to be as large.
-            let next = WriteBatch::with_capacity(self.batch.bytes());
+            let next = WriteBatch::with_capacity(self.batch.bytes().min(limits::BATCH_RESERVE_MAX));
             let batch = core::mem::replace(&mut self.batch, next);
             let mut waiters = core::mem::take(&mut self.batch_waiters);
-            let class = if self.batch_sync {
-                PersistClass::Sync
-            } else {
-                PersistClass::Lazy
-            };
+            let class = if self.batch_sync { PersistClass::Sync } else { PersistClass::Lazy };
             self.batch_sync = false;
             self.counters.persists += 1;
             self.counters.persisted_bytes += batch.bytes() as u64;
             if self.mutant(Mutant::TokenCompletesEarlier)
-                && let Some(Op::Persist(earlier)) = self
-                    .persists_in_flight
-                    .back()
-                    .and_then(|op| self.ops.get_mut(op))
+                && let Some(Op::Persist(earlier)) = self.persists_in_flight.back().and_then(|op| self.ops.get_mut(op))
             {
                 earlier.append(&mut waiters);
             }
             let op = self.start(Op::Persist(waiters));
             self.persists_in_flight.push_back(op);
-            self.push(Output::Start {
-                op,
-                effect: Effect::Persist { batch, class },
-            });
+            self.push(Output::Start { op, effect: Effect::Persist { batch, class } });
         }
         while !self.load_waiters.is_empty() && self.loads_in_flight < limits::LOADS_MAX {
             let (mut take, mut queries) = (0, 0);
@@ -282,10 +274,7 @@ impl Ctx {
             self.counters.loads += 1;
             self.loads_in_flight += 1;
             let op = self.start(Op::Load(waiters));
-            self.push(Output::Start {
-                op,
-                effect: Effect::Load(Load { queries }),
-            });
+            self.push(Output::Start { op, effect: Effect::Load(Load { queries }) });
         }
     }
 
@@ -311,16 +300,9 @@ impl Ctx {
                 match result {
                     Ok(found) => {
                         let mut found = found.into_iter();
-                        Done::Loaded(
-                            waiters
-                                .into_iter()
-                                .map(|(w, n)| (w, found.by_ref().take(n).collect()))
-                                .collect(),
-                        )
+                        Done::Loaded(waiters.into_iter().map(|(w, n)| (w, found.by_ref().take(n).collect())).collect())
                     }
-                    Err(fault) => {
-                        Done::LoadFailed(waiters.into_iter().map(|(w, _)| w).collect(), fault)
-                    }
+                    Err(fault) => Done::LoadFailed(waiters.into_iter().map(|(w, _)| w).collect(), fault),
                 }
             }
             (taken, _) => {
@@ -443,10 +425,7 @@ impl Ctx {
                 let count = core::mem::take(&mut self.account(to, class).owed_back);
                 if count > 0 {
                     self.counters.mail_out += 1;
-                    self.push(Output::Mail {
-                        to,
-                        mail: Mail::Credit { class, count },
-                    });
+                    self.push(Output::Mail { to, mail: Mail::Credit { class, count } });
                 }
             }
         }

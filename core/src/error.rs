@@ -35,9 +35,7 @@ impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NodeOutOfRange => "the node id must be between 1 and 1023",
-            Self::ShardOutOfRange => {
-                "the shard must be below the shard count, which must be between 1 and 16"
-            }
+            Self::ShardOutOfRange => "the shard must be below the shard count, which must be between 1 and 16",
             Self::SlotsOutOfRange => "the slot count must be between 1 and 65535",
         })
     }

@@ -71,10 +71,7 @@ impl Input {
     /// New work waits while `wants_input()` is false; completions, credits, mail and deadlines never do.
     #[must_use]
     pub const fn is_new_work(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnReceived { .. } | Self::Call { .. } | Self::ConnOpened { .. }
-        )
+        matches!(self, Self::ConnReceived { .. } | Self::Call { .. } | Self::ConnOpened { .. })
     }
 }
 

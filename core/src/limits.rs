@@ -24,6 +24,8 @@ pub const INBOUND_BYTES_MAX: usize = MIB + 64 * KIB;
 pub const HELD_BYTES_MAX: usize = 64 * KIB;
 /// Bytes waiting to be written: beyond it the connection is closed.
 pub const OUTBOUND_BYTES_MAX: usize = 4 * MIB;
+/// Room kept for the next write batch.
+pub const BATCH_RESERVE_MAX: usize = 256 * KIB;
 /// Outbound frames are cut from chunks of this size.
 pub const FRAME_CHUNK: usize = 8 * KIB;
 /// Plaintext payload on every entry path: beyond it SENDACK NotAllowSend. An encrypted RECV then fits a client's 1 MiB.
@@ -41,7 +43,7 @@ pub const TOKEN_MAX: usize = 1024;
 pub const USER_QUEUE_MAX: usize = 1_000;
 /// Events waiting per channel: beyond it SENDACK RateLimit.
 pub const CHANNEL_QUEUE_MAX: usize = 1_000;
-/// Events waiting per pusher lane: beyond it the channel's distribution waits.
+/// Pushes on their way to the lanes of one shard: beyond it the channel's distribution waits.
 pub const LANE_QUEUE_MAX: usize = 4_096;
 /// Pusher lanes of a shard.
 pub const LANES: usize = 64;
@@ -65,8 +67,10 @@ pub const HEAD_EVERY: u64 = 256;
 
 /// Absolute deadline of a SEND at its owner; then SENDACK SystemError.
 pub const OWED_ACK: Duration = Duration::from_secs(10);
+/// Payload bytes of such SENDs: beyond it reading pauses.
+pub const OWED_BYTES_MAX: usize = 4 * MIB;
 /// SENDs of one connection without SENDACK: beyond it reading pauses.
-pub const OWED_ACKS_MAX: usize = 1_024;
+pub const OWED_ACKS_MAX: usize = 512;
 /// Deadline of an API call.
 pub const CALL: Duration = Duration::from_secs(10);
 /// API calls in flight per shard: beyond it Busy.
@@ -79,6 +83,8 @@ pub const LOAD_POINTS_MAX: usize = 4_096;
 /// Work mail in flight to one shard: beyond it new work waits at its producer.
 pub const MAIL_CREDIT: usize = 8_192;
 
+/// Payload bytes of RECVs without RECVACK per connection: beyond it they are sent untracked.
+pub const UNACKED_BYTES_MAX: usize = 4 * MIB;
 /// RECVs without RECVACK per connection: beyond it they are sent untracked (semantics 5.7.4).
 pub const UNACKED_MAX: usize = 1_024;
 /// Time between two transmissions of a RECV (semantics 5.7.1).
@@ -119,6 +125,10 @@ pub const SYNC_MESSAGES_MAX: i64 = 10_000;
 pub const SYNC_MESSAGES_DEFAULT: i64 = 100;
 /// Bytes of one sync answer: the page ends earlier, with more = 1.
 pub const SYNC_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Messages per conversation of one answer.
+pub const CONVERSATION_MESSAGES_MAX: i64 = 1_000;
+/// Bytes read for one conversation sync, all conversations together.
+pub const CONVERSATION_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Conversation rows read per user.
 pub const CONVERSATIONS_MAX: u32 = 10_000;
 
@@ -131,11 +141,8 @@ const _: () = {
     assert!(PAYLOAD_MAX < INBOUND_BYTES_MAX && INBOUND_BYTES_MAX < OUTBOUND_BYTES_MAX);
     assert!(PAYLOAD_MAX < APPEND_BYTES_MAX && APPEND_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
     assert!(APPEND_ENTRIES_MAX >= CHANNEL_QUEUE_MAX);
-    assert!(OWED_ACKS_MAX >= USER_QUEUE_MAX);
-    assert!(
-        IDLE.as_secs() >= 150,
-        "clients ping every 120 s at the slowest"
-    );
+    assert!(OWED_ACKS_MAX < USER_QUEUE_MAX);
+    assert!(IDLE.as_secs() >= 150, "clients ping every 120 s at the slowest");
     assert!(CALL.as_secs() >= OWED_ACK.as_secs());
     assert!(LOAD_POINTS_MAX >= READ_SET_MAX);
     // A person channel's composed id is two uids and an `@`.

@@ -48,10 +48,7 @@ pub enum PersistClass {
 /// Work for the shell.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    Persist {
-        batch: WriteBatch,
-        class: PersistClass,
-    },
+    Persist { batch: WriteBatch, class: PersistClass },
     Load(Load),
 }
 
@@ -99,14 +96,8 @@ impl Output {
         match self {
             Self::Write { conn, .. } | Self::Close { conn, .. } => Lane::Conn(*conn),
             Self::Mail { to, .. } => Lane::Mail(*to),
-            Self::Start {
-                effect: Effect::Persist { .. },
-                ..
-            } => Lane::Persist,
-            Self::Start {
-                effect: Effect::Load(_),
-                ..
-            } => Lane::Load,
+            Self::Start { effect: Effect::Persist { .. }, .. } => Lane::Persist,
+            Self::Start { effect: Effect::Load(_), .. } => Lane::Load,
             Self::Answer { .. } => Lane::Answer,
             Self::Note(_) => Lane::Note,
         }

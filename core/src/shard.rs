@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::ctx::{Ctx, Done, LoadWaiter, PersistWaiter, RunKey, Timer};
 use crate::error::{BootError, Refusal, StoreFault};
 use crate::event::mail::{Mail, Reply, Work, WorkClass};
-use crate::ids::{ChannelKey, Incarnation, NodeId, ShardId, StoreId, slot_of};
+use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, ShardId, StoreId, slot_of};
 use crate::input::{Completion, Input};
 use crate::limits;
 use crate::note::Note;
@@ -111,10 +111,7 @@ impl Shard {
         if config.slots == 0 || config.slots == u16::MAX {
             return Err(BootError::SlotsOutOfRange);
         }
-        assert!(
-            config.mail_credit >= limits::CONNS_PER_UID,
-            "mail credit below what one delivery needs"
-        );
+        assert!(config.mail_credit >= limits::CONNS_PER_UID, "mail credit below what one delivery needs");
         let mut hash = Stream::fork(&seed.jitter, "hash");
         let mut ctx = Ctx::new(config, boot, now, hash.u64());
         let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash.u64());
@@ -154,8 +151,7 @@ impl Shard {
             Input::Completed { op, completion } => self.on_completed(op, completion),
             Input::Call { call, request } => {
                 if self.ready && self.stopping.is_none() {
-                    self.calls
-                        .begin(&mut self.ctx, &mut self.slots, call, request);
+                    self.calls.begin(&mut self.ctx, &mut self.slots, call, request);
                 } else {
                     let answer = crate::api::ApiAnswer::Refused(Refusal::Busy);
                     self.ctx.push(Output::Answer { call, answer });
@@ -172,8 +168,8 @@ impl Shard {
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.gathered && !self.ctx.halted {
             self.gathered = false;
-            self.channels.flush(&mut self.ctx);
             self.turn();
+            self.channels.flush(&mut self.ctx);
             self.conns.flush(&mut self.ctx);
             self.ctx.flush_credit_out();
             self.ctx.flush_store();
@@ -196,9 +192,13 @@ impl Shard {
     /// False: hand in no new work (connection bytes, connections, API calls); everything else always.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        self.ready
-            && !self.ctx.halted
-            && self.ctx.run.len() + self.ctx.local.len() < limits::RUN_QUEUE_HIGH
+        self.ready && !self.ctx.halted && self.ctx.run.len() + self.ctx.local.len() < limits::RUN_QUEUE_HIGH
+    }
+
+    /// False: the connection waits for something else; leave its bytes in the socket until this is true again.
+    #[must_use]
+    pub fn wants_bytes(&self, conn: ConnId) -> bool {
+        self.conns.wants_bytes(conn)
     }
 
     /// For checks, metrics and admin; never for decisions elsewhere.
@@ -222,27 +222,22 @@ impl Shard {
             }
         }
         self.check_ready();
-        self.check_stop();
     }
 
     fn run(&mut self, key: RunKey) -> usize {
-        let Self {
-            ctx,
-            conns,
-            users,
-            channels,
-            pusher,
-            slots,
-            ..
-        } = self;
+        let Self { ctx, conns, users, channels, pusher, slots, .. } = self;
         match key {
             RunKey::Conn(id) => {
-                conns.credited(id);
                 conns.run(ctx, id);
+                1
+            }
+            RunKey::ConnCredited(id) => {
+                conns.credited(ctx, id);
                 1
             }
             RunKey::User(index) => users.run(ctx, slots, index),
             RunKey::Channel(index) => channels.run(ctx, index),
+            RunKey::ChannelCredited(index) => channels.credited(ctx, index),
             RunKey::Lane(index) => pusher.run(ctx, users, index),
             RunKey::Retry => {
                 users.on_retry_timer(ctx);
@@ -252,77 +247,35 @@ impl Shard {
     }
 
     fn on_mail(&mut self, from: ShardId, mail: Mail) {
-        let Self {
-            ctx,
-            conns,
-            users,
-            channels,
-            pusher,
-            slots,
-            calls,
-            ..
-        } = self;
+        let Self { ctx, conns, users, channels, pusher, slots, calls, .. } = self;
         match mail {
             Mail::Credit { class, count } => ctx.credited(from, class, count),
             Mail::Work(work) => match work {
                 Work::Connect(event) => users.on_connect(ctx, from, event),
                 Work::Send(event) => users.on_send(ctx, from, event),
-                Work::RecvAck {
-                    conn,
-                    uid,
-                    message_id,
-                } => users.on_recv_ack(ctx, from, &uid, conn, message_id),
+                Work::RecvAck { conn, uid, message_id } => users.on_recv_ack(ctx, from, &uid, conn, message_id),
                 Work::ChannelSend(event) => {
                     ctx.work_done(from, WorkClass::Route);
                     channels.on_send(ctx, slots, event);
                 }
                 Work::Push(push) => pusher.accept(ctx, *push),
-                Work::Deliver {
-                    conn,
-                    delivery,
-                    dup,
-                } => {
+                Work::Deliver { conn, delivery, dup } => {
                     ctx.work_done(from, WorkClass::Deliver);
                     conns.deliver(ctx, conn, &delivery, dup);
                 }
             },
             Mail::Reply(reply) => match reply {
                 Reply::Connected { conn, verdict } => conns.on_connected(ctx, conn, verdict),
-                Reply::SendAck {
-                    conn,
-                    owed_id,
-                    message_id,
-                    seq,
-                    reason,
-                } => {
+                Reply::SendAck { conn, owed_id, message_id, seq, reason } => {
                     conns.on_send_ack(ctx, conn.conn, owed_id, message_id, seq, reason);
                 }
-                Reply::PushAccepted {
-                    channel,
-                    activation,
-                    push,
-                } => channels.on_accepted(channel, activation, push),
-                Reply::Kick {
-                    conn,
-                    disconnect,
-                    after,
-                    reason,
-                } => conns.on_kick(ctx, conn, disconnect, after, reason),
+                Reply::PushAccepted { channel, activation, push } => channels.on_accepted(channel, activation, push),
+                Reply::Kick { conn, disconnect, after, reason } => conns.on_kick(ctx, conn, disconnect, after, reason),
                 Reply::Gone { conn, uid } => users.on_gone(ctx, conn, &uid),
-                Reply::EnsureMembership {
-                    uid,
-                    channel,
-                    from,
-                    index,
-                    activation,
-                } => {
+                Reply::EnsureMembership { uid, channel, from, index, activation } => {
                     ensure_membership(ctx, slots, uid, channel, from, index, activation);
                 }
-                Reply::MembershipReady {
-                    index,
-                    activation,
-                    uid,
-                } => {
+                Reply::MembershipReady { index, activation, uid } => {
                     channels.on_membership(ctx, slots, index, activation, &uid);
                 }
                 Reply::Read { job } => channels.on_read(ctx, slots, job),
@@ -335,9 +288,7 @@ impl Shard {
     fn on_completed(&mut self, op: crate::ids::OpId, completion: Completion) {
         match self.ctx.complete(op, completion) {
             Done::Persisted(waiters) => waiters.into_iter().for_each(|w| self.on_persisted(w)),
-            Done::Loaded(answers) => answers
-                .into_iter()
-                .for_each(|(w, found)| self.on_loaded(w, Some(found))),
+            Done::Loaded(answers) => answers.into_iter().for_each(|(w, found)| self.on_loaded(w, Some(found))),
             Done::LoadFailed(waiters, fault) => {
                 self.ctx.note(Note::StoreFailed { fault });
                 waiters.into_iter().for_each(|w| self.on_loaded(w, None));
@@ -355,13 +306,7 @@ impl Shard {
     }
 
     fn on_persisted(&mut self, waiter: PersistWaiter) {
-        let Self {
-            ctx,
-            conns,
-            channels,
-            slots,
-            ..
-        } = self;
+        let Self { ctx, conns, channels, slots, .. } = self;
         match waiter {
             PersistWaiter::SlotGroup(id) => slots.on_group_persisted(ctx, id),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
@@ -374,23 +319,11 @@ impl Shard {
 
     /// `found` = `None`: the store could not read.
     fn on_loaded(&mut self, waiter: LoadWaiter, found: Option<Vec<Found>>) {
-        let Self {
-            ctx,
-            conns,
-            users,
-            channels,
-            slots,
-            calls,
-            ..
-        } = self;
+        let Self { ctx, conns, users, channels, slots, calls, .. } = self;
         match waiter {
             LoadWaiter::UserAuth(auth) => users.on_auth_row(ctx, slots, auth, found),
-            LoadWaiter::ChannelHead(index, activation) => {
-                channels.on_head(ctx, slots, index, activation, found)
-            }
-            LoadWaiter::ChannelTail(index, activation) => {
-                channels.on_tail(ctx, slots, index, activation, found)
-            }
+            LoadWaiter::ChannelHead(index, activation) => channels.on_head(ctx, slots, index, activation, found),
+            LoadWaiter::ChannelTail(index, activation) => channels.on_tail(ctx, slots, index, activation, found),
             LoadWaiter::ChannelDedup(index, activation, load) => {
                 channels.on_dedup_rows(ctx, index, activation, load, found)
             }
@@ -415,39 +348,19 @@ impl Shard {
     /// Tells whoever waited for slot commands what they did.
     fn drain_slots(&mut self) {
         while let Some((waiter, outcome)) = self.slots.done.pop_front() {
-            let Self {
-                ctx,
-                users,
-                channels,
-                slots,
-                calls,
-                ..
-            } = self;
+            let Self { ctx, users, channels, slots, calls, .. } = self;
             match waiter {
                 Waiter::Nobody => {}
                 Waiter::Call(call) => {
-                    if let Some((uid, flag)) = calls.on_applied(ctx, call, outcome == Outcome::Done)
-                    {
+                    if let Some((uid, flag)) = calls.on_applied(ctx, call, outcome == Outcome::Done) {
                         users.kick_device(ctx, &uid, flag);
                     }
                 }
-                Waiter::Channel { index, activation } => {
-                    channels.on_assigned(ctx, slots, index, activation, outcome)
-                }
-                Waiter::Membership {
-                    from,
-                    index,
-                    activation,
-                    uid,
-                } => {
-                    ctx.reply(
-                        from,
-                        Reply::MembershipReady {
-                            index,
-                            activation,
-                            uid,
-                        },
-                    );
+                Waiter::Channel { index, activation } => channels.on_assigned(ctx, slots, index, activation, outcome),
+                // The row is not there: the channel asks again.
+                Waiter::Membership { .. } if outcome != Outcome::Done => {}
+                Waiter::Membership { from, index, activation, uid } => {
+                    ctx.reply(from, Reply::MembershipReady { index, activation, uid });
                 }
             }
         }
@@ -459,15 +372,7 @@ impl Shard {
             && let Some(timer) = self.ctx.due()
         {
             budget -= 1;
-            let Self {
-                ctx,
-                conns,
-                users,
-                channels,
-                slots,
-                calls,
-                ..
-            } = self;
+            let Self { ctx, conns, users, channels, slots, calls, .. } = self;
             match timer {
                 Timer::Conn(id) => conns.on_timer(ctx, id),
                 Timer::Retry => users.on_retry_timer(ctx),
@@ -497,13 +402,6 @@ impl Shard {
             self.conns.stop(&mut self.ctx, false);
         }
     }
-
-    fn check_stop(&mut self) {
-        if self.stopping.is_some() && !self.conns.is_empty() {
-            let force = self.stopping.is_some_and(|at| at <= self.ctx.now.mono);
-            self.conns.stop(&mut self.ctx, force);
-        }
-    }
 }
 
 /// A channel wants a user's membership row: the slot of the user records it (semantics 6.2.8).
@@ -519,25 +417,9 @@ fn ensure_membership(
 ) {
     let slot = slot_of(&uid, ctx.config.slots);
     let now_ms = ctx.now.wall.0;
-    let command = Command::UpsertMembership {
-        uid: uid.clone(),
-        channel,
-        version: 1,
-        join_seq: 1,
-        now_ms,
-    };
+    let command = Command::UpsertMembership { uid: uid.clone(), channel, version: 1, join_seq: 1, now_ms };
     // A slot that does not lead stays silent: the channel's acks wait, and its senders' deadlines answer.
-    slots.propose(
-        ctx,
-        slot,
-        command,
-        Waiter::Membership {
-            from,
-            index,
-            activation,
-            uid,
-        },
-    );
+    slots.propose(ctx, slot, command, Waiter::Membership { from, index, activation, uid });
 }
 
 /// A cheap read-only look at a shard.
@@ -557,10 +439,7 @@ impl<'a> ShardView<'a> {
     #[must_use]
     pub fn stopped(&self) -> bool {
         let s = self.shard;
-        s.stopping.is_some()
-            && s.conns.is_empty()
-            && s.ctx.store_idle()
-            && s.ctx.outputs_waiting() == 0
+        s.stopping.is_some() && s.conns.is_empty() && s.ctx.store_idle() && s.ctx.outputs_waiting() == 0
     }
 
     /// A write failed: the shard makes no further promise and the process must end.

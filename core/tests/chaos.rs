@@ -57,17 +57,11 @@ impl Chaos {
         let tiny = dice.roll(2) == 0;
         let config = ShardConfig {
             overlay_rows_max: [0, 1, 4096][dice.roll(3) as usize],
-            dedup_bytes_max: if tiny {
-                112 * dice.roll(4) as usize
-            } else {
-                1 << 20
-            },
+            dedup_bytes_max: if tiny { 112 * dice.roll(4) as usize } else { 1 << 20 },
             mail_credit: [64, 8_192][dice.roll(2) as usize],
             ..config(shards)
         };
-        let users = (0..4)
-            .map(|i| format!("user{i}x{}", dice.roll(1_000)))
-            .collect();
+        let users = (0..4).map(|i| format!("user{i}x{}", dice.roll(1_000))).collect();
         Self {
             n: Node::new(config),
             dice,
@@ -91,22 +85,13 @@ impl Chaos {
         self.n.connect(shard, conn, &uid, &format!("device{conn}"));
         self.open.insert(
             conn,
-            Session {
-                user,
-                owed: BTreeMap::new(),
-                seen: BTreeMap::new(),
-                got: BTreeSet::new(),
-                opened: u64::MAX,
-            },
+            Session { user, owed: BTreeMap::new(), seen: BTreeMap::new(), got: BTreeSet::new(), opened: u64::MAX },
         );
     }
 
     fn send(&mut self) {
         let conns: Vec<u64> = self.open.keys().copied().collect();
-        let Some(conn) = conns
-            .get(self.dice.roll(conns.len().max(1) as u64) as usize)
-            .copied()
-        else {
+        let Some(conn) = conns.get(self.dice.roll(conns.len().max(1) as u64) as usize).copied() else {
             return;
         };
         let user = self.open[&conn].user;
@@ -131,18 +116,9 @@ impl Chaos {
             };
             let seq = self.next_seq;
             self.next_seq += 1;
-            let frame = support::numbered_send(
-                seq,
-                &self.users[peer],
-                &format!("n{no}"),
-                &format!("{user}:{no}"),
-            );
+            let frame = support::numbered_send(seq, &self.users[peer], &format!("n{no}"), &format!("{user}:{no}"));
             all.extend_from_slice(&frame);
-            self.open
-                .get_mut(&conn)
-                .unwrap()
-                .owed
-                .insert(seq, (peer, no));
+            self.open.get_mut(&conn).unwrap().owed.insert(seq, (peer, no));
         }
         if !all.is_empty() {
             self.n.bytes(conn, &all);
@@ -160,26 +136,18 @@ impl Chaos {
                         s.opened = self.step;
                     }
                     Frame::SendAck(a) => {
-                        let (peer, no) =
-                            s.owed.remove(&a.client_seq).expect("one ack for each SEND");
+                        let (peer, no) = s.owed.remove(&a.client_seq).expect("one ack for each SEND");
                         if a.reason == ReasonCode::SUCCESS {
                             let key = (s.user, peer, no);
                             let stored = (a.message_seq, a.message_id, self.step);
                             let first = *self.acked.entry(key).or_insert(stored);
-                            assert_eq!(
-                                (first.0, first.1),
-                                (stored.0, stored.1),
-                                "one key, one message"
-                            );
+                            assert_eq!((first.0, first.1), (stored.0, stored.1), "one key, one message");
                         }
                     }
                     Frame::Recv(r) => {
                         if !r.flags.dup() {
                             let last = s.seen.entry(r.channel_id.to_string()).or_default();
-                            assert!(
-                                r.message_seq as u32 > *last,
-                                "RECVs of a channel arrive in order"
-                            );
+                            assert!(r.message_seq as u32 > *last, "RECVs of a channel arrive in order");
                             *last = r.message_seq as u32;
                         }
                         s.got.insert(r.message_id);
@@ -268,11 +236,7 @@ impl Chaos {
         self.n.pass(10 * SECOND);
         self.collect();
         for (conn, s) in &self.open {
-            assert!(
-                s.owed.is_empty(),
-                "conn {conn}: {} SENDs without an answer",
-                s.owed.len()
-            );
+            assert!(s.owed.is_empty(), "conn {conn}: {} SENDs without an answer", s.owed.len());
         }
         for a in 0..4 {
             for b in a..4 {
@@ -284,23 +248,14 @@ impl Chaos {
                 assert_eq!(texts.len(), log.len(), "no message is stored twice");
                 for ((from, to, no), (seq, _, _)) in &self.acked {
                     if (*from, *to) == (a, b) || (*from, *to) == (b, a) {
-                        assert_eq!(
-                            log[*seq as usize - 1].1,
-                            format!("{from}:{no}"),
-                            "what was acknowledged is stored"
-                        );
+                        assert_eq!(log[*seq as usize - 1].1, format!("{from}:{no}"), "what was acknowledged is stored");
                     }
                 }
             }
         }
         for (conn, s) in &self.open {
             for ((from, to, no), (_, id, _)) in &self.acked {
-                let sent_at = self
-                    .sent
-                    .iter()
-                    .find(|x| (x.0, x.1, x.2) == (*from, *to, *no))
-                    .unwrap()
-                    .3;
+                let sent_at = self.sent.iter().find(|x| (x.0, x.1, x.2) == (*from, *to, *no)).unwrap().3;
                 if *to == s.user && *from != s.user && s.opened != u64::MAX && sent_at > s.opened {
                     assert!(s.got.contains(id), "conn {conn} never received {from}:{no}");
                 }
@@ -317,8 +272,7 @@ impl Chaos {
             self.next_conn += 1;
             let (ua, ub) = (self.users[from].clone(), self.users[to].clone());
             self.n.connected(0, conn, &ua);
-            self.n
-                .send(conn, &ub, &format!("n{no}"), &format!("{from}:{no}"));
+            self.n.send(conn, &ub, &format!("n{no}"), &format!("{from}:{no}"));
             assert_eq!(self.n.acks(conn), [(ReasonCode::SUCCESS, seq, id)]);
         }
     }
@@ -326,14 +280,8 @@ impl Chaos {
 
 #[test]
 fn nothing_is_lost_repeated_or_reordered_under_delays_and_crashes() {
-    let seeds = std::env::var("REVIEW_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(3);
-    let first = std::env::var("REVIEW_FIRST")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1);
+    let seeds = std::env::var("REVIEW_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
+    let first = std::env::var("REVIEW_FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     for seed in first..first + seeds {
         let run = std::panic::catch_unwind(|| {
             let mut c = Chaos::new(seed);

@@ -11,12 +11,10 @@ use wukong_core::rng::Seed;
 use wukong_core::store::{Family, Load, Snapshot, Write, WriteBatch, answer};
 use wukong_core::time::{Instant, Now, WallTime};
 use wukong_core::{
-    Boot, CloseCause, CloseReason, Completion, Effect, Input, Output, PersistClass, Shard,
-    ShardConfig, Transport,
+    Boot, CloseCause, CloseReason, Completion, Effect, Input, Output, PersistClass, Shard, ShardConfig, Transport,
 };
 use wukong_proto::{
-    Connect, Decoder, Flags, Frame, ReasonCode, RecvAck, Send, Setting, Text, encode,
-    encode_connect, encode_send,
+    Connect, Decoder, Flags, Frame, ReasonCode, RecvAck, Send, Setting, Text, encode, encode_connect, encode_send,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -35,9 +33,7 @@ impl Disk {
                     self.0.remove(&(family, key.to_vec()));
                 }
                 Write::DeleteRange { family, from, to } => {
-                    self.0.retain(|(f, k), _| {
-                        *f != family || k.as_slice() < from || k.as_slice() >= to
-                    });
+                    self.0.retain(|(f, k), _| *f != family || k.as_slice() < from || k.as_slice() >= to);
                 }
             }
         }
@@ -46,10 +42,7 @@ impl Disk {
 
 impl Snapshot for Disk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
-        Ok(self
-            .0
-            .get(&(family, key.to_vec()))
-            .map(|v| Bytes::copy_from_slice(v)))
+        Ok(self.0.get(&(family, key.to_vec())).map(|v| Bytes::copy_from_slice(v)))
     }
 
     fn scan(
@@ -93,18 +86,9 @@ fn config() -> ShardConfig {
 
 impl World {
     fn boot(disk: Disk, incarnation: u64, config: ShardConfig, wall_ms: u64) -> Self {
-        let now = Now {
-            mono: Instant(0),
-            wall: WallTime(wall_ms),
-        };
-        let boot = Boot {
-            store: StoreId(7),
-            incarnation: Incarnation(incarnation),
-        };
-        let seed = Seed {
-            keys: [1; 32],
-            jitter: [2; 32],
-        };
+        let now = Now { mono: Instant(0), wall: WallTime(wall_ms) };
+        let boot = Boot { store: StoreId(7), incarnation: Incarnation(incarnation) };
+        let seed = Seed { keys: [1; 32], jitter: [2; 32] };
         let shard = Shard::new(config, boot, seed, now).unwrap();
         let mut w = Self {
             shard,
@@ -119,10 +103,7 @@ impl World {
             loads: VecDeque::new(),
         };
         w.drain();
-        assert!(
-            w.shard.view().ready(),
-            "a shard is ready once its slots lead"
-        );
+        assert!(w.shard.view().ready(), "a shard is ready once its slots lead");
         w
     }
 
@@ -142,10 +123,8 @@ impl World {
             while let Some(output) = self.shard.poll_output() {
                 match output {
                     Output::Write { conn, frames } => {
-                        let (decoder, inbox) = self
-                            .inbox
-                            .entry(conn.0)
-                            .or_insert_with(|| (Decoder::new(5), Vec::new()));
+                        let (decoder, inbox) =
+                            self.inbox.entry(conn.0).or_insert_with(|| (Decoder::new(5), Vec::new()));
                         for f in frames {
                             decoder.feed(f);
                             while let Some(frame) = decoder.next().unwrap() {
@@ -155,18 +134,9 @@ impl World {
                     }
                     Output::Close { conn, reason } => {
                         self.closed.insert(conn.0, reason);
-                        self.shard.handle(
-                            self.now,
-                            Input::ConnClosed {
-                                conn,
-                                cause: CloseCause::Asked,
-                            },
-                        );
+                        self.shard.handle(self.now, Input::ConnClosed { conn, cause: CloseCause::Asked });
                     }
-                    Output::Start {
-                        op,
-                        effect: Effect::Persist { batch, class },
-                    } => {
+                    Output::Start { op, effect: Effect::Persist { batch, class } } => {
                         if self.hold {
                             self.held.push_back((op, batch));
                         } else {
@@ -175,10 +145,7 @@ impl World {
                             done.push((op, Completion::Persisted(Ok(()))));
                         }
                     }
-                    Output::Start {
-                        op,
-                        effect: Effect::Load(load),
-                    } => self.loads.push_back((op, load)),
+                    Output::Start { op, effect: Effect::Load(load) } => self.loads.push_back((op, load)),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     Output::Mail { .. } => panic!("one shard sends no mail"),
                     Output::Note(_) => {}
@@ -191,19 +158,14 @@ impl World {
                 done.push((op, Completion::Loaded(answer(&seen, &load))));
             }
             if done.is_empty() {
-                if self
-                    .shard
-                    .poll_timeout()
-                    .is_some_and(|(at, _)| at <= self.now.mono)
-                {
+                if self.shard.poll_timeout().is_some_and(|(at, _)| at <= self.now.mono) {
                     self.shard.handle(self.now, Input::Deadline);
                     continue;
                 }
                 return;
             }
             for (op, completion) in done {
-                self.shard
-                    .handle(self.now, Input::Completed { op, completion });
+                self.shard.handle(self.now, Input::Completed { op, completion });
             }
         }
     }
@@ -213,10 +175,7 @@ impl World {
         let (op, batch) = self.held.pop_front().expect("a held write");
         self.disk.write(&batch);
         self.syncs += 1;
-        self.input(Input::Completed {
-            op,
-            completion: Completion::Persisted(Ok(())),
-        });
+        self.input(Input::Completed { op, completion: Completion::Persisted(Ok(())) });
     }
 
     fn sync_all(&mut self) {
@@ -234,18 +193,11 @@ impl World {
 
     fn open(&mut self, conn: u64) {
         let peer = "127.0.0.1:1".parse().unwrap();
-        self.input(Input::ConnOpened {
-            conn: ConnId(conn),
-            transport: Transport::Tcp,
-            peer,
-        });
+        self.input(Input::ConnOpened { conn: ConnId(conn), transport: Transport::Tcp, peer });
     }
 
     fn bytes(&mut self, conn: u64, bytes: &[u8]) {
-        self.input(Input::ConnReceived {
-            conn: ConnId(conn),
-            bytes: Bytes::copy_from_slice(bytes),
-        });
+        self.input(Input::ConnReceived { conn: ConnId(conn), bytes: Bytes::copy_from_slice(bytes) });
     }
 
     fn connect(&mut self, conn: u64, uid: &str) -> ReasonCode {
@@ -277,10 +229,7 @@ impl World {
     }
 
     fn take(&mut self, conn: u64) -> Vec<Frame> {
-        self.inbox
-            .get_mut(&conn)
-            .map(|(_, f)| std::mem::take(f))
-            .unwrap_or_default()
+        self.inbox.get_mut(&conn).map(|(_, f)| std::mem::take(f)).unwrap_or_default()
     }
 
     /// The one SENDACK written since: (reason, seq, message id).
@@ -292,26 +241,17 @@ impl World {
     }
 
     fn call(&mut self, request: ApiRequest) -> ApiAnswer {
-        self.input(Input::Call {
-            call: CallId(1),
-            request,
-        });
+        self.input(Input::Call { call: CallId(1), request });
         self.answers.pop().expect("an answer")
     }
 
     fn history(&mut self, uid: &str, peer: &str) -> Vec<(u64, String)> {
-        let q = MessageSync {
-            login_uid: uid.into(),
-            channel_id: peer.into(),
-            channel_type: 1,
-            ..MessageSync::default()
-        };
+        let q =
+            MessageSync { login_uid: uid.into(), channel_id: peer.into(), channel_type: 1, ..MessageSync::default() };
         match self.call(ApiRequest::MessageSync(q)) {
-            ApiAnswer::Messages(page) => page
-                .messages
-                .iter()
-                .map(|m| (m.seq, String::from_utf8(m.payload.to_vec()).unwrap()))
-                .collect(),
+            ApiAnswer::Messages(page) => {
+                page.messages.iter().map(|m| (m.seq, String::from_utf8(m.payload.to_vec()).unwrap())).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -348,10 +288,7 @@ fn two_users_chat_and_one_syncs_later() {
     assert_eq!((reason, seq), (ReasonCode::SUCCESS, 1));
     match w.take(2).as_slice() {
         [Frame::Recv(r)] => {
-            assert_eq!(
-                (&*r.from_uid, &*r.channel_id, r.message_seq, r.message_id),
-                ("alice", "alice", 1, id)
-            );
+            assert_eq!((&*r.from_uid, &*r.channel_id, r.message_seq, r.message_id), ("alice", "alice", 1, id));
             assert!(r.flags.red_dot() && !r.msg_key.is_empty());
         }
         other => panic!("{other:?}"),
@@ -361,23 +298,11 @@ fn two_users_chat_and_one_syncs_later() {
     w.send(1, "carol", "n3", "are you there?");
     w.take(1);
     assert_eq!(w.history("carol", "alice"), [(1, "are you there?".into())]);
-    assert_eq!(
-        w.history("bob", "alice"),
-        [(1, "hi".into()), (2, "hello".into())]
-    );
-    let q = ConversationSync {
-        uid: "carol".into(),
-        msg_count: 5,
-        ..ConversationSync::default()
-    };
-    let ApiAnswer::Conversations(list) = w.call(ApiRequest::ConversationSync(q)) else {
-        panic!()
-    };
+    assert_eq!(w.history("bob", "alice"), [(1, "hi".into()), (2, "hello".into())]);
+    let q = ConversationSync { uid: "carol".into(), msg_count: 5, ..ConversationSync::default() };
+    let ApiAnswer::Conversations(list) = w.call(ApiRequest::ConversationSync(q)) else { panic!() };
     assert_eq!(list.len(), 1);
-    assert_eq!(
-        (&*list[0].channel_id, list[0].unread, list[0].recents.len()),
-        ("alice", 1, 1)
-    );
+    assert_eq!((&*list[0].channel_id, list[0].unread, list[0].recents.len()), ("alice", 1, 1));
 }
 
 #[test]
@@ -390,10 +315,7 @@ fn no_ack_leaves_before_its_write_is_durable() {
     w.send(1, "bob", "n1", "hi");
     let mut rounds = 0;
     while w.take(1).is_empty() {
-        assert!(
-            w.take(2).is_empty(),
-            "nothing is delivered before it is committed"
-        );
+        assert!(w.take(2).is_empty(), "nothing is delivered before it is committed");
         assert!(rounds < 5, "an ack after so many rounds is lost");
         // One round = everything that is waiting becomes durable together.
         for _ in 0..w.held.len() {
@@ -420,11 +342,7 @@ fn a_resend_is_answered_with_what_is_stored_also_after_a_crash() {
     w.send(1, "bob", "n1", "hi");
     assert_eq!(w.ack(1), first, "answered from memory");
     w.send(1, "bob", "n1", "something else");
-    assert_eq!(
-        w.ack(1).0,
-        ReasonCode::NOT_ALLOW_SEND,
-        "IdempotencyConflict as protocol 5 sees it"
-    );
+    assert_eq!(w.ack(1).0, ReasonCode::NOT_ALLOW_SEND, "IdempotencyConflict as protocol 5 sees it");
     let mut w = w.crash(2);
     w.connect(1, "alice");
     w.send(1, "bob", "n1", "hi");
@@ -457,10 +375,7 @@ fn a_store_that_fails_ends_all_promises() {
     w.hold = true;
     w.send(1, "bob", "n1", "hi");
     let (op, _) = w.held.pop_front().unwrap();
-    w.input(Input::Completed {
-        op,
-        completion: Completion::Persisted(Err(StoreFault::Io)),
-    });
+    w.input(Input::Completed { op, completion: Completion::Persisted(Err(StoreFault::Io)) });
     assert!(w.shard.view().halted());
     w.bytes(1, &[0x70]);
     assert!(w.take(1).is_empty(), "not even a PONG leaves");
@@ -479,11 +394,7 @@ fn an_owed_ack_is_answered_at_its_deadline_and_never_twice() {
     w.sync_all();
     assert!(w.take(1).is_empty(), "the late success is not a second ack");
     w.send(1, "bob", "n1", "hi");
-    assert_eq!(
-        (w.ack(1).1, w.history("alice", "bob").len()),
-        (1, 1),
-        "stored once"
-    );
+    assert_eq!((w.ack(1).1, w.history("alice", "bob").len()), (1, 1), "stored once");
 }
 
 #[test]
@@ -492,45 +403,26 @@ fn a_recv_is_repeated_until_acknowledged() {
     w.connect(1, "alice");
     w.connect(2, "bob");
     w.send(1, "bob", "n1", "hi");
-    let Some(Frame::Recv(first)) = w.take(2).pop() else {
-        panic!()
-    };
+    let Some(Frame::Recv(first)) = w.take(2).pop() else { panic!() };
     let ping = [0x70];
     for repeat in 1..=5 {
         w.bytes(1, &ping);
         w.bytes(2, &ping);
         w.pass(61 * SECOND);
-        let frames: Vec<_> = w
-            .take(2)
-            .into_iter()
-            .filter(|f| *f != Frame::Pong)
-            .collect();
+        let frames: Vec<_> = w.take(2).into_iter().filter(|f| *f != Frame::Pong).collect();
         match frames.as_slice() {
-            [Frame::Recv(r)] => assert!(
-                r.flags.dup() && r.message_id == first.message_id,
-                "repeat {repeat}"
-            ),
+            [Frame::Recv(r)] => assert!(r.flags.dup() && r.message_id == first.message_id, "repeat {repeat}"),
             other => panic!("repeat {repeat}: {other:?}"),
         }
     }
     w.bytes(1, &ping);
     w.bytes(2, &ping);
     w.pass(61 * SECOND);
-    assert_eq!(
-        w.take(2),
-        [Frame::Pong],
-        "five repeats, then the client syncs"
-    );
+    assert_eq!(w.take(2), [Frame::Pong], "five repeats, then the client syncs");
     w.send(1, "bob", "n2", "again");
     w.bytes(1, &ping);
-    let Some(Frame::Recv(second)) = w.take(2).pop() else {
-        panic!()
-    };
-    let ack = RecvAck {
-        message_id: second.message_id,
-        message_seq: 2,
-        ..RecvAck::default()
-    };
+    let Some(Frame::Recv(second)) = w.take(2).pop() else { panic!() };
+    let ack = RecvAck { message_id: second.message_id, message_seq: 2, ..RecvAck::default() };
     let mut out = BytesMut::new();
     encode(&Frame::RecvAck(ack), 5, &mut out).unwrap();
     w.bytes(2, &out);
@@ -554,9 +446,7 @@ fn tokens_decide_who_connects_and_a_new_master_token_kicks() {
     assert_eq!(w.call(set("tok", 0)), ApiAnswer::Done);
     assert_eq!(w.connect_as(2, "alice", "d", "tok"), ReasonCode::SUCCESS);
     assert_eq!(w.call(set("new", 1)), ApiAnswer::Done);
-    assert!(
-        matches!(w.take(2).as_slice(), [Frame::Disconnect(d)] if d.reason == ReasonCode::CONNECT_KICK)
-    );
+    assert!(matches!(w.take(2).as_slice(), [Frame::Disconnect(d)] if d.reason == ReasonCode::CONNECT_KICK));
     w.pass(11 * SECOND);
     assert_eq!(w.closed[&2], CloseReason::Kicked);
     assert_eq!(w.connect_as(3, "alice", "d2", "new"), ReasonCode::SUCCESS);
@@ -574,29 +464,17 @@ fn a_settled_channel_goes_on_after_eviction_and_restart() {
     }
     w.take(1);
     assert_eq!(w.shard.view().channels(), 0, "settled, then evicted");
-    let dirty = |d: &Disk| {
-        d.0.keys()
-            .filter(|(f, k)| *f == Family::Raft && k[2] == 0x11)
-            .count()
-    };
+    let dirty = |d: &Disk| d.0.keys().filter(|(f, k)| *f == Family::Raft && k[2] == 0x11).count();
     assert_eq!(dirty(&w.disk), 0);
     assert_eq!(w.history("bob", "alice"), [(1, "one".into())]);
-    assert_eq!(
-        w.shard.view().channels(),
-        0,
-        "a read of a settled channel makes no machine"
-    );
+    assert_eq!(w.shard.view().channels(), 0, "a read of a settled channel makes no machine");
     w.send(1, "bob", "n1", "one");
     assert_eq!(w.ack(1).1, 1, "dedup from disk");
     w.send(1, "bob", "n2", "two");
     assert_eq!(w.ack(1).1, 2);
     assert_eq!(dirty(&w.disk), 1);
     let mut w = w.crash(2);
-    assert_eq!(
-        w.shard.view().channels(),
-        1,
-        "a dirty channel is activated at boot"
-    );
+    assert_eq!(w.shard.view().channels(), 1, "a dirty channel is activated at boot");
     w.connect(1, "alice");
     w.send(1, "bob", "n3", "three");
     assert_eq!(w.ack(1).1, 3);

@@ -10,16 +10,13 @@ use support::{Disk, connect_frame, numbered_send};
 use wukong_core::api::{ApiRequest, ConversationSync, MessageSync};
 use wukong_core::error::StoreFault;
 use wukong_core::flight::{
-    Bad, Difference, Encoder, Header, Item, Items, OutputHash, Recorded, Recording, SealKey, Seen,
-    Summary, replay,
+    Bad, Difference, Encoder, Header, Item, Items, OutputHash, Recorded, Recording, SealKey, Seen, Summary, replay,
 };
 use wukong_core::ids::{CallId, ConnId, Incarnation, OpId, ShardId, StoreId};
 use wukong_core::rng::Seed;
 use wukong_core::store::{Found, answer};
 use wukong_core::time::{Instant, Now, WallTime};
-use wukong_core::{
-    Boot, CloseCause, Completion, Effect, Input, Output, Shard, ShardConfig, Transport,
-};
+use wukong_core::{Boot, CloseCause, Completion, Effect, Input, Output, Shard, ShardConfig, Transport};
 use wukong_proto::Text;
 
 const KEY: SealKey = SealKey([9; 32]);
@@ -32,18 +29,9 @@ fn header(shard: u8, shards: u8) -> Header {
             manager_token: Some(Text::from("top secret")),
             ..ShardConfig::default()
         },
-        boot: Boot {
-            store: StoreId(7 << 64),
-            incarnation: Incarnation(3),
-        },
-        seed: Seed {
-            keys: [0xA0 + shard; 32],
-            jitter: [0xB0 + shard; 32],
-        },
-        started: Now {
-            mono: Instant(5),
-            wall: WallTime(1_700_000_000_000),
-        },
+        boot: Boot { store: StoreId(7 << 64), incarnation: Incarnation(3) },
+        seed: Seed { keys: [0xA0 + shard; 32], jitter: [0xB0 + shard; 32] },
+        started: Now { mono: Instant(5), wall: WallTime(1_700_000_000_000) },
     }
 }
 
@@ -70,11 +58,7 @@ impl Run {
             let mut tape = Vec::new();
             let encoder = Encoder::begin(&header, &KEY, &mut tape);
             let shard = Shard::new(header.config, header.boot, header.seed, header.started);
-            Taped {
-                shard: shard.unwrap(),
-                encoder,
-                tape,
-            }
+            Taped { shard: shard.unwrap(), encoder, tape }
         };
         Run {
             shards: (0..shards).map(tape).collect(),
@@ -94,11 +78,7 @@ impl Run {
         (0..self.shards.len()).for_each(|s| self.drain(s));
         while let Some((s, input)) = self.inputs.pop_front() {
             self.now.mono.0 += 1_000;
-            let Taped {
-                shard,
-                encoder,
-                tape,
-            } = &mut self.shards[s];
+            let Taped { shard, encoder, tape } = &mut self.shards[s];
             encoder.input(self.now, &input, tape);
             shard.handle(self.now, input);
             self.drain(s);
@@ -116,32 +96,22 @@ impl Run {
             match output {
                 Output::Mail { to, mail } => {
                     let from = ShardId(s as u8);
-                    self.inputs
-                        .push_back((usize::from(to.0), Input::Mail { from, mail }));
+                    self.inputs.push_back((usize::from(to.0), Input::Mail { from, mail }));
                 }
-                Output::Start {
-                    op,
-                    effect: Effect::Persist { batch, .. },
-                } => {
+                Output::Start { op, effect: Effect::Persist { batch, .. } } => {
                     self.disk.write(&batch);
                     let completion = Completion::Persisted(Ok(()));
-                    self.inputs
-                        .push_back((s, Input::Completed { op, completion }));
+                    self.inputs.push_back((s, Input::Completed { op, completion }));
                 }
-                Output::Start {
-                    op,
-                    effect: Effect::Load(load),
-                } => {
+                Output::Start { op, effect: Effect::Load(load) } => {
                     let completion = Completion::Loaded(answer(&self.disk, &load));
-                    self.inputs
-                        .push_back((s, Input::Completed { op, completion }));
+                    self.inputs.push_back((s, Input::Completed { op, completion }));
                 }
                 Output::Write { conn, frames } => {
                     for frame in frames {
                         let bytes = frame.len() as u32;
                         self.received.push((conn, frame));
-                        self.inputs
-                            .push_back((s, Input::ConnDrained { conn, bytes }));
+                        self.inputs.push_back((s, Input::ConnDrained { conn, bytes }));
                     }
                 }
                 _ => {}
@@ -165,55 +135,24 @@ fn a_run() -> Run {
         let conn = ConnId(10 + shard as u64);
         let peer = "10.0.0.9:4000".parse().unwrap();
         let transport = Transport::Tcp;
-        run.feed(
-            shard,
-            Input::ConnOpened {
-                conn,
-                transport,
-                peer,
-            },
-        );
+        run.feed(shard, Input::ConnOpened { conn, transport, peer });
         let bytes = connect_frame(uid, "d", "");
-        run.feed(
-            shard,
-            Input::ConnReceived {
-                conn,
-                bytes: bytes.freeze(),
-            },
-        );
+        run.feed(shard, Input::ConnReceived { conn, bytes: bytes.freeze() });
     }
     for n in 0..20_u32 {
         let to = if n % 2 == 0 { "bob" } else { "alice" };
         let bytes = numbered_send(n, to, &format!("no-{n}"), "hello");
         let shard = (n % 2) as usize;
         let conn = ConnId(10 + shard as u64);
-        run.feed(
-            shard,
-            Input::ConnReceived {
-                conn,
-                bytes: bytes.freeze(),
-            },
-        );
+        run.feed(shard, Input::ConnReceived { conn, bytes: bytes.freeze() });
     }
     let request = ApiRequest::ConversationSync(ConversationSync {
         uid: Text::from("bob"),
         msg_count: 3,
         ..ConversationSync::default()
     });
-    run.feed(
-        0,
-        Input::Call {
-            call: CallId(1),
-            request,
-        },
-    );
-    run.feed(
-        1,
-        Input::ConnClosed {
-            conn: ConnId(11),
-            cause: CloseCause::Peer,
-        },
-    );
+    run.feed(0, Input::Call { call: CallId(1), request });
+    run.feed(1, Input::ConnClosed { conn: ConnId(11), cause: CloseCause::Peer });
     run.feed(0, Input::Stop);
     run
 }
@@ -270,16 +209,7 @@ fn another_input_or_another_seed_is_a_difference() {
     let at = find(&altered[0], b"hello");
     altered[0][at] = b'j';
     let difference = run_again(altered).unwrap_err();
-    assert!(
-        matches!(
-            difference,
-            Difference::Outputs {
-                shard: ShardId(0),
-                ..
-            }
-        ),
-        "{difference}"
-    );
+    assert!(matches!(difference, Difference::Outputs { shard: ShardId(0), .. }), "{difference}");
     let mut other_seed = open(tapes);
     other_seed[0].header.seed.keys = [1; 32];
     other_seed[0].header.boot.incarnation = Incarnation(4);
@@ -288,10 +218,7 @@ fn another_input_or_another_seed_is_a_difference() {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> usize {
-    haystack
-        .windows(needle.len())
-        .position(|w| w == needle)
-        .unwrap()
+    haystack.windows(needle.len()).position(|w| w == needle).unwrap()
 }
 
 #[test]
@@ -327,56 +254,26 @@ fn secrets_are_sealed() {
 fn samples() -> Vec<Input> {
     let conn = ConnId(u64::MAX);
     let (v6, v4) = ("[2001:db8::1]:65535", "1.2.3.4:0");
-    let opened = |transport, peer: &str| Input::ConnOpened {
-        conn,
-        transport,
-        peer: peer.parse().unwrap(),
-    };
-    let loaded = |found| Input::Completed {
-        op: OpId(300),
-        completion: Completion::Loaded(found),
-    };
-    let persisted = |result| Input::Completed {
-        op: OpId(0),
-        completion: Completion::Persisted(result),
-    };
-    let call = |request| Input::Call {
-        call: CallId(7),
-        request,
-    };
+    let opened = |transport, peer: &str| Input::ConnOpened { conn, transport, peer: peer.parse().unwrap() };
+    let loaded = |found| Input::Completed { op: OpId(300), completion: Completion::Loaded(found) };
+    let persisted = |result| Input::Completed { op: OpId(0), completion: Completion::Persisted(result) };
+    let call = |request| Input::Call { call: CallId(7), request };
     let row = |n: u8| (Bytes::from(vec![n; 3]), Bytes::from(vec![n; 200]));
     vec![
         opened(Transport::WebSocket, v6),
         opened(Transport::Tcp, v4),
-        Input::ConnReceived {
-            conn,
-            bytes: Bytes::from(vec![1; 70_000]),
-        },
-        Input::ConnDrained {
-            conn,
-            bytes: u32::MAX,
-        },
-        Input::ConnClosed {
-            conn,
-            cause: CloseCause::Transport,
-        },
+        Input::ConnReceived { conn, bytes: Bytes::from(vec![1; 70_000]) },
+        Input::ConnDrained { conn, bytes: u32::MAX },
+        Input::ConnClosed { conn, cause: CloseCause::Transport },
         persisted(Ok(())),
         persisted(Err(StoreFault::Full)),
         loaded(Err(StoreFault::Corrupt)),
         loaded(Ok(vec![
             Found::Point(None),
             Found::Point(Some(Bytes::new())),
-            Found::Page {
-                rows: vec![row(1), row(2)],
-                more: true,
-            },
+            Found::Page { rows: vec![row(1), row(2)], more: true },
         ])),
-        call(ApiRequest::SetToken {
-            uid: Text::from("群"),
-            token: Text::EMPTY,
-            device_flag: 255,
-            device_level: 1,
-        }),
+        call(ApiRequest::SetToken { uid: Text::from("群"), token: Text::EMPTY, device_flag: 255, device_level: 1 }),
         call(ApiRequest::MessageSync(MessageSync {
             login_uid: Text::from("a"),
             channel_id: Text::from("b"),
@@ -406,10 +303,7 @@ fn every_input_survives_and_clocks_may_jump() {
     let mut tape = Vec::new();
     let mut encoder = Encoder::begin(&header(0, 1), &KEY, &mut tape);
     let walls = [u64::MAX, 0, 1_700_000_000_000];
-    let time = |n: usize| Now {
-        mono: Instant(5 + 1_000 * n as u64),
-        wall: WallTime(walls[n % 3]),
-    };
+    let time = |n: usize| Now { mono: Instant(5 + 1_000 * n as u64), wall: WallTime(walls[n % 3]) };
     for (n, input) in samples().iter().enumerate() {
         encoder.input(time(n), input, &mut tape);
     }
@@ -417,22 +311,13 @@ fn every_input_survives_and_clocks_may_jump() {
     let (_, mut items) = Items::open(Bytes::from(tape), &KEY).unwrap();
     for (n, input) in samples().iter().enumerate() {
         let item = items.next().unwrap().unwrap();
-        let Item::Handled {
-            now,
-            input: Recorded::Input(read),
-        } = item
-        else {
+        let Item::Handled { now, input: Recorded::Input(read) } = item else {
             panic!("{item:?}");
         };
         assert_eq!((now, format!("{read:?}")), (time(n), format!("{input:?}")));
     }
     let last = items.next().unwrap().unwrap();
-    assert!(matches!(
-        last,
-        Item::Drained {
-            hash: 0x0123_4567_89ab_cdef
-        }
-    ));
+    assert!(matches!(last, Item::Drained { hash: 0x0123_4567_89ab_cdef }));
     assert!(items.next().is_none());
 }
 

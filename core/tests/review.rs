@@ -51,10 +51,7 @@ fn a_client_may_pipeline_as_much_as_its_owner_lets_in() {
 
 #[test]
 fn sends_waiting_at_their_authority_do_not_hold_the_credit_they_need() {
-    let mut n = Node::new(ShardConfig {
-        mail_credit: 64,
-        ..config(1)
-    });
+    let mut n = Node::new(ShardConfig { mail_credit: 64, ..config(1) });
     n.connected(0, 1, "alice");
     n.bytes(1, &burst("bob", 70));
     n.pass(1);
@@ -83,10 +80,7 @@ fn nine_clients_that_pipeline_do_not_stop_a_shard() {
 
 #[test]
 fn pushes_do_not_hold_the_credit_of_their_deliveries() {
-    let mut n = Node::new(ShardConfig {
-        mail_credit: 64,
-        ..config(1)
-    });
+    let mut n = Node::new(ShardConfig { mail_credit: 64, ..config(1) });
     let users = 80;
     for c in 0..users {
         n.connected(0, c, &format!("u{c}"));
@@ -109,10 +103,7 @@ fn pushes_do_not_hold_the_credit_of_their_deliveries() {
 
 #[test]
 fn two_shards_that_push_to_each_other_do_not_wait_for_each_other() {
-    let mut n = Node::new(ShardConfig {
-        mail_credit: 64,
-        ..config(2)
-    });
+    let mut n = Node::new(ShardConfig { mail_credit: 64, ..config(2) });
     // Receivers whose authority is the other shard than the channel's, and whose socket is the channel's shard.
     let mut pairs = Vec::new();
     for i in 0.. {
@@ -140,9 +131,7 @@ fn two_shards_that_push_to_each_other_do_not_wait_for_each_other() {
     }
     n.release();
     n.pass(1);
-    let got: usize = (0..pairs.len())
-        .map(|i| n.recvs(2 * i as u64 + 1).len())
-        .sum();
+    let got: usize = (0..pairs.len()).map(|i| n.recvs(2 * i as u64 + 1).len()).sum();
     assert_eq!(got, pairs.len());
 }
 
@@ -157,24 +146,14 @@ fn a_login_uid_of_any_length_is_answered() {
         channel_type: 1,
         ..MessageSync::default()
     };
-    assert!(matches!(
-        n.call(ApiRequest::MessageSync(q)),
-        ApiAnswer::Refused(_)
-    ));
+    assert!(matches!(n.call(ApiRequest::MessageSync(q)), ApiAnswer::Refused(_)));
 }
 
 #[test]
 fn a_conversation_uid_of_any_length_is_answered() {
     let mut n = Node::new(config(1));
-    let q = ConversationSync {
-        uid: "x".repeat(70_000).as_str().into(),
-        msg_count: 1,
-        ..ConversationSync::default()
-    };
-    assert!(matches!(
-        n.call(ApiRequest::ConversationSync(q)),
-        ApiAnswer::Refused(_)
-    ));
+    let q = ConversationSync { uid: "x".repeat(70_000).as_str().into(), msg_count: 1, ..ConversationSync::default() };
+    assert!(matches!(n.call(ApiRequest::ConversationSync(q)), ApiAnswer::Refused(_)));
 }
 
 #[test]
@@ -188,10 +167,7 @@ fn seqs_at_the_end_of_u64_are_only_numbers() {
         last_seqs: vec![("alice".into(), 1, u64::MAX)],
         ..ConversationSync::default()
     };
-    assert_eq!(
-        n.call(ApiRequest::ConversationSync(q)),
-        ApiAnswer::Conversations(Vec::new())
-    );
+    assert_eq!(n.call(ApiRequest::ConversationSync(q)), ApiAnswer::Conversations(Vec::new()));
 }
 
 #[test]
@@ -209,9 +185,7 @@ fn windows_at_the_end_of_u64_are_empty() {
             limit: 10_000,
             up,
         };
-        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else {
-            panic!("refused")
-        };
+        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else { panic!("refused") };
         assert!(page.messages.is_empty() && !page.more);
     }
 }
@@ -248,12 +222,7 @@ fn an_unreadable_row_at_boot_stops_one_slot_and_not_the_shard() {
     let mut n = Node::new(config(1));
     // An entry that is durable and not applied.
     n.hold = true;
-    let token = ApiRequest::SetToken {
-        uid: "alice".into(),
-        token: "t".into(),
-        device_flag: 0,
-        device_level: 0,
-    };
+    let token = ApiRequest::SetToken { uid: "alice".into(), token: "t".into(), device_flag: 0, device_level: 0 };
     n.call_at(0, token);
     n.sync_one();
     assert_eq!(n.answers.len(), 1);
@@ -283,58 +252,25 @@ fn entries_of_a_slot_whose_rows_were_unreadable_are_not_skipped() {
         n.disk.write(&batch);
     }
     // What was applied is lost with the crash; the log is not.
-    n.disk.0.remove(&(
-        Family::Meta,
-        keys::single(slot, keys::table::APPLIED).to_vec(),
-    ));
-    n.disk
-        .0
-        .remove(&(Family::Meta, keys::device(slot, "alice", 0).to_vec()));
-    let mut next = Node::cold(
-        n.disk.clone(),
-        2,
-        ShardConfig {
-            token_auth: true,
-            ..config(1)
-        },
-        WALL,
-    );
+    n.disk.0.remove(&(Family::Meta, keys::single(slot, keys::table::APPLIED).to_vec()));
+    n.disk.0.remove(&(Family::Meta, keys::device(slot, "alice", 0).to_vec()));
+    let mut next = Node::cold(n.disk.clone(), 2, ShardConfig { token_auth: true, ..config(1) }, WALL);
     next.unreadable = Some((Family::Meta, keys::device(slot, "alice", 0).to_vec()));
     next.boot_all();
     next.unreadable = None;
     // The slot must not serve as if the log were empty.
-    let token = ApiRequest::SetToken {
-        uid: "alice".into(),
-        token: "later".into(),
-        device_flag: 1,
-        device_level: 0,
-    };
+    let token = ApiRequest::SetToken { uid: "alice".into(), token: "later".into(), device_flag: 1, device_level: 0 };
     next.call_at(0, token);
-    let device = next
-        .disk
-        .0
-        .get(&(Family::Meta, keys::device(slot, "alice", 0).to_vec()));
-    let applied = next.disk.0.get(&(
-        Family::Meta,
-        keys::single(slot, keys::table::APPLIED).to_vec(),
-    ));
-    assert!(
-        applied.is_none() || device.is_some(),
-        "applied moved past entries that were never applied"
-    );
+    let device = next.disk.0.get(&(Family::Meta, keys::device(slot, "alice", 0).to_vec()));
+    let applied = next.disk.0.get(&(Family::Meta, keys::single(slot, keys::table::APPLIED).to_vec()));
+    assert!(applied.is_none() || device.is_some(), "applied moved past entries that were never applied");
 }
 
 #[test]
 fn a_channel_whose_slot_stops_refuses_and_leaves() {
-    let mut n = Node::new(ShardConfig {
-        overlay_rows_max: 0,
-        ..config(1)
-    });
+    let mut n = Node::new(ShardConfig { overlay_rows_max: 0, ..config(1) });
     n.connected(0, 1, "alice");
-    let key = ChannelKey {
-        id: wukong_core::channel::id::compose("alice", "bob"),
-        kind: 1,
-    };
+    let key = ChannelKey { id: wukong_core::channel::id::compose("alice", "bob"), kind: 1 };
     let slot = slot_of(&key.id, 64);
     n.hold_loads = true;
     n.send(1, "bob", "n1", "x");
@@ -353,10 +289,7 @@ fn a_replica_that_is_no_voter_does_not_ask_for_ever() {
     let mut n = Node::new(config(1));
     n.connected(0, 1, "alice");
     n.send(1, "bob", "n1", "x");
-    let other = ShardConfig {
-        node: NodeId(9),
-        ..config(1)
-    };
+    let other = ShardConfig { node: NodeId(9), ..config(1) };
     let mut next = Node::cold(n.disk.clone(), 2, other, WALL);
     next.hold = true;
     next.boot_all();
@@ -373,11 +306,7 @@ fn a_replica_that_is_no_voter_does_not_ask_for_ever() {
 
 #[test]
 fn a_resend_on_a_second_connection_while_the_first_is_in_flight_is_one_message() {
-    let mut n = Node::new(ShardConfig {
-        dedup_bytes_max: 0,
-        overlay_rows_max: 0,
-        ..config(3)
-    });
+    let mut n = Node::new(ShardConfig { dedup_bytes_max: 0, overlay_rows_max: 0, ..config(3) });
     n.connect(0, 1, "alice", "d1");
     n.connect(1, 2, "alice", "d2");
     n.connected(2, 3, "bob");
@@ -413,9 +342,7 @@ fn a_transient_message_is_permission_checked_too() {
     // A uid that makes a person channel's id look like another pair's command channel.
     let x = (0..)
         .map(|i| format!("x{i}"))
-        .find(|x| {
-            wukong_core::channel::id::compose(&format!("{x}____cmd"), "bob").ends_with("____cmd")
-        })
+        .find(|x| wukong_core::channel::id::compose(&format!("{x}____cmd"), "bob").ends_with("____cmd"))
         .unwrap();
     n.connected(0, 1, &x);
     n.connect(0, 2, &format!("{x}____cmd"), "dev");
@@ -458,14 +385,8 @@ fn a_graceful_stop_answers_what_is_owed_on_other_shards_too() {
 fn an_unreadable_row_harms_only_its_own_channel() {
     let mut n = Node::new(config(1));
     n.connected(0, 1, "alice");
-    let key = ChannelKey {
-        id: wukong_core::channel::id::compose("alice", "bob"),
-        kind: 1,
-    };
-    n.unreadable = Some((
-        Family::Raft,
-        keys::head(slot_of(&key.id, 64), &key).to_vec(),
-    ));
+    let key = ChannelKey { id: wukong_core::channel::id::compose("alice", "bob"), kind: 1 };
+    n.unreadable = Some((Family::Raft, keys::head(slot_of(&key.id, 64), &key).to_vec()));
     let mut both = send_frame("bob", "n1", "x");
     both.extend_from_slice(&send_frame("carol", "n2", "x"));
     n.bytes(1, &both);
@@ -504,17 +425,12 @@ fn pages_of_hidden_messages_do_not_stop_a_reader() {
             up: true,
             ..MessageSync::default()
         };
-        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else {
-            panic!("refused")
-        };
+        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else { panic!("refused") };
         seen.extend(page.messages.iter().map(|m| m.seq));
         if !page.more {
             break;
         }
-        let last = page
-            .messages
-            .last()
-            .expect("more, and no way to ask for it");
+        let last = page.messages.last().expect("more, and no way to ask for it");
         next = last.seq + 1;
     }
     assert_eq!(seen, [6]);
@@ -527,18 +443,9 @@ fn upward_pages_end_at_the_bound_and_downward_ones_at_the_first_message() {
     n.bytes(1, &burst("bob", 10));
     n.pass(1);
     let mut page = |start, end, limit, up| {
-        let q = MessageSync {
-            login_uid: "bob".into(),
-            channel_id: "alice".into(),
-            channel_type: 1,
-            start,
-            end,
-            limit,
-            up,
-        };
-        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else {
-            panic!("refused")
-        };
+        let q =
+            MessageSync { login_uid: "bob".into(), channel_id: "alice".into(), channel_type: 1, start, end, limit, up };
+        let ApiAnswer::Messages(page) = n.call(ApiRequest::MessageSync(q)) else { panic!("refused") };
         let seqs: Vec<u64> = page.messages.iter().map(|m| m.seq).collect();
         (seqs, page.more)
     };
@@ -577,18 +484,11 @@ fn a_long_slot_log_is_cut_and_read_again() {
     let entries = |n: &Node| {
         let (from, to) = (
             (Family::Raft, keys::slot_entry(slot, 0).to_vec()),
-            (
-                Family::Raft,
-                keys::table_end(slot, keys::table::ENTRY).to_vec(),
-            ),
+            (Family::Raft, keys::table_end(slot, keys::table::ENTRY).to_vec()),
         );
         n.disk.0.range(from..to).count()
     };
-    assert!(
-        (10_000..24_001).contains(&entries(&n)),
-        "{} entries",
-        entries(&n)
-    );
+    assert!((10_000..24_001).contains(&entries(&n)), "{} entries", entries(&n));
     let mut n = n.crash();
     assert!(n.ready());
     assert_eq!(n.call(set(0, 1)), ApiAnswer::Done);

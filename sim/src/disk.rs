@@ -106,7 +106,12 @@ impl Disk {
     }
 
     /// Rows with `from <= key < to`, in key order.
-    pub fn rows<'a>(&'a self, family: Family, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a Row)> {
+    pub fn rows<'a>(
+        &'a self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a Row)> {
         range(&self.tables[family as usize], from, to)
     }
 
@@ -129,7 +134,11 @@ impl Disk {
     }
 }
 
-fn range<'a>(table: &'a Table, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a Row)> + use<'a> {
+fn range<'a>(
+    table: &'a Table,
+    from: &[u8],
+    to: &[u8],
+) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a Row)> + use<'a> {
     let empty = from >= to;
     let (from, to) = if empty { (from, from) } else { (from, to) };
     let (lo, hi) = (Bound::Included(from), if empty { Bound::Included(from) } else { Bound::Excluded(to) });

@@ -125,35 +125,95 @@ impl Wrongs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The server wrote CONNACK.
-    Connack { link: LinkIx, reason: u8 },
+    Connack {
+        link: LinkIx,
+        reason: u8,
+    },
     /// The server handled the last byte of a SEND.
-    SendIn { link: LinkIx, intent: IntentIx },
-    AckOut { link: LinkIx, intent: IntentIx, id: i64, seq: u64, reason: u8, wrong: Wrongs },
-    RecvOut { link: LinkIx, channel: ChannelIx, seq: u64, id: i64, intent: IntentIx, dup: bool, wrong: Wrongs },
+    SendIn {
+        link: LinkIx,
+        intent: IntentIx,
+    },
+    AckOut {
+        link: LinkIx,
+        intent: IntentIx,
+        id: i64,
+        seq: u64,
+        reason: u8,
+        wrong: Wrongs,
+    },
+    RecvOut {
+        link: LinkIx,
+        channel: ChannelIx,
+        seq: u64,
+        id: i64,
+        intent: IntentIx,
+        dup: bool,
+        wrong: Wrongs,
+    },
     /// The server handled the last byte of a RECVACK.
-    RecvAckIn { link: LinkIx, id: i64 },
-    PingIn { link: LinkIx },
-    PongOut { link: LinkIx },
+    RecvAckIn {
+        link: LinkIx,
+        id: i64,
+    },
+    PingIn {
+        link: LinkIx,
+    },
+    PongOut {
+        link: LinkIx,
+    },
     /// The core asked for the close.
-    CloseOut { link: LinkIx, reason: CloseReason },
+    CloseOut {
+        link: LinkIx,
+        reason: CloseReason,
+    },
     /// The client or the network ended it.
-    Broken { link: LinkIx },
+    Broken {
+        link: LinkIx,
+    },
     /// The client did not read (`on`), or reads again.
-    Frozen { link: LinkIx, on: bool },
+    Frozen {
+        link: LinkIx,
+        on: bool,
+    },
     /// A write left the core against the protocol.
-    Illegal { link: LinkIx, what: &'static str },
+    Illegal {
+        link: LinkIx,
+        what: &'static str,
+    },
     /// A row of a channel's log was written, not yet durable.
-    Stored { channel: ChannelIx, seq: u64, intent: IntentIx, id: i64, batch: u64 },
+    Stored {
+        channel: ChannelIx,
+        seq: u64,
+        intent: IntentIx,
+        id: i64,
+        batch: u64,
+    },
     /// A log row that no client asked for, or that does not decode.
-    Phantom { batch: u64, what: &'static str },
+    Phantom {
+        batch: u64,
+        what: &'static str,
+    },
     /// A head row says `distributed` although a push below it has not arrived.
-    EarlyDistributed { channel: ChannelIx, distributed: u64, in_flight: u64 },
+    EarlyDistributed {
+        channel: ChannelIx,
+        distributed: u64,
+        in_flight: u64,
+    },
     /// The process died; batches above `kept` are gone.
-    Crash { kept: u64 },
-    Boot { incarnation: u64 },
+    Crash {
+        kept: u64,
+    },
+    Boot {
+        incarnation: u64,
+    },
     /// A shard was told that a write failed.
-    WriteFailed { shard: u8 },
-    Halted { shard: u8 },
+    WriteFailed {
+        shard: u8,
+    },
+    Halted {
+        shard: u8,
+    },
     /// Faults have ended; clients behave.
     Quiet,
 }
@@ -170,6 +230,8 @@ pub struct History {
     pub events: Vec<(u64, Event)>,
     /// The longest time a shard was allowed to do nothing; bounds in seconds are lengthened by it.
     pub pause_max: u64,
+    /// The longest time without a sync: SENDs that wait for a block of ids are not owed an answer yet.
+    pub stall_max: u64,
 }
 
 impl History {
@@ -197,7 +259,10 @@ impl History {
     #[must_use]
     pub fn show_link(&self, link: LinkIx) -> String {
         let l = &self.links[link as usize];
-        format!("connection {link} ({}, device {}, v{}, shard {})", self.users[l.user as usize], l.device, l.version, l.shard)
+        format!(
+            "connection {link} ({}, device {}, v{}, shard {})",
+            self.users[l.user as usize], l.device, l.version, l.shard
+        )
     }
 
     #[must_use]

@@ -156,7 +156,9 @@ fn run(file: Option<PathBuf>, seed: u64, events: u64, text: bool, all: bool) -> 
             print!("{}", scenario.text());
             true
         }
-        Ok(scenario) => show(&scenario, &file.unwrap_or_else(|| "(sim run --text > FILE)".into()), Mode::default(), all),
+        Ok(scenario) => {
+            show(&scenario, &file.unwrap_or_else(|| "(sim run --text > FILE)".into()), Mode::default(), all)
+        }
         Err(e) => said(Err(e)),
     }
 }

@@ -32,10 +32,10 @@ fn crashes_come_between_outputs_and_the_process_comes_back() {
 
 #[test]
 fn what_was_synced_survives() {
-    let mut world = World::<Toy>::new(scenario("fault crash at=2s keep=synced\nfault crash at=3s keep=all"), Mode {
-        oracles: false,
-        ..Mode::default()
-    });
+    let mut world = World::<Toy>::new(
+        scenario("fault crash at=2s keep=synced\nfault crash at=3s keep=all"),
+        Mode { oracles: false, ..Mode::default() },
+    );
     let (mut rows, mut life): (Vec<Vec<u8>>, u64) = (Vec::new(), world.life());
     while world.step() {
         if world.life() != life {

@@ -1,15 +1,17 @@
 //! What a power cut leaves of a data directory, after the log of `shim/power_cut.c`.
 //!
 //! Every file is cut to the length it had when its last sync began; one that was never synced becomes empty. A file whose
-//! name was not yet in its folder when that folder was last synced is gone altogether, as POSIX allows. Not modelled: data
-//! written over older data in place (only the server's `floor` does that, and its content is checksummed), and deleted
-//! files that come back.
+//! name was not yet in its folder when that folder was last synced is gone altogether, as POSIX allows. The same holds for
+//! folders only with `POWER_CUT_FOLDERS` set: on the file systems in use a sync of anything in a new folder saves its name.
+//! Not modelled: data written over older data in place (only the server's `floor` does that, and its content is
+//! checksummed), and deleted files that come back.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 /// Inode and time of birth.
@@ -19,28 +21,23 @@ type Key = (u64, u64);
 ///
 /// # Panics
 /// There is no C compiler, or it does not like the source.
-pub fn shim() -> PathBuf {
+pub fn shim() -> &'static Path {
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    SHIM.get_or_init(compile)
+}
+
+fn compile() -> PathBuf {
     let source = wukong_tests::workspace_root().join("tests/shim/power_cut.c");
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("power_cut.so");
     let aside = library.with_extension(format!("{}.so", std::process::id()));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let out = Command::new(&compiler)
-        .args([
-            "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o",
-        ])
+        .args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
         .arg(&aside)
         .arg(&source)
         .output()
-        .unwrap_or_else(|e| {
-            panic!(
-                "the C compiler '{compiler}' does not start ({e}): apt-get install gcc, or set CC"
-            )
-        });
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+        .unwrap_or_else(|e| panic!("the C compiler '{compiler}' does not start ({e}): apt-get install gcc, or set CC"));
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     fs::rename(&aside, &library).expect("the library gets its name");
     library
 }
@@ -72,9 +69,7 @@ fn parse(log: &str) -> Synced {
             panic!("a line of the shim's log is not understood: {line:?}");
         };
         if kind == Some("D") {
-            synced
-                .names
-                .insert((inode, birth), names.map(str::to_owned).collect());
+            synced.names.insert((inode, birth), names.map(str::to_owned).collect());
         } else {
             let length = words.next().and_then(|w| w.parse().ok()).expect("a length");
             synced.lengths.insert((inode, birth), length);
@@ -100,13 +95,10 @@ fn cut_folder(folder: &Path, synced: &Synced, done: &mut Cut) {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_dir = entry.file_type().expect("a type").is_dir();
-        if !names.is_some_and(|names| names.contains(&name)) {
+        let kept = is_dir && std::env::var_os("POWER_CUT_FOLDERS").is_none();
+        if !kept && !names.is_some_and(|names| names.contains(&name)) {
             done.files_gone += 1;
-            let gone = if is_dir {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+            let gone = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             gone.expect("a file is removed");
         } else if is_dir {
             cut_folder(&path, synced, done);
@@ -116,11 +108,7 @@ fn cut_folder(folder: &Path, synced: &Synced, done: &mut Cut) {
             if safe < length {
                 done.bytes += length - safe;
                 done.files_cut += 1;
-                File::options()
-                    .write(true)
-                    .open(&path)
-                    .and_then(|f| f.set_len(safe))
-                    .expect("a file is cut");
+                File::options().write(true).open(&path).and_then(|f| f.set_len(safe)).expect("a file is cut");
             }
         }
     }
@@ -128,9 +116,7 @@ fn cut_folder(folder: &Path, synced: &Synced, done: &mut Cut) {
 
 fn key(path: &Path) -> Key {
     let meta = fs::metadata(path).expect("it is there");
-    let birth = meta
-        .created()
-        .expect("this file system knows when a file was made");
+    let birth = meta.created().expect("this file system knows when a file was made");
     let birth = birth.duration_since(UNIX_EPOCH).expect("after 1970");
     (meta.ino(), birth.as_nanos() as u64)
 }
@@ -140,21 +126,12 @@ fn the_cut_keeps_what_was_synced() {
     let dir = wukong_tests::support::TempDir::new();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));
     fs::create_dir_all(data.join("db")).unwrap();
-    for (name, text) in [
-        ("whole", "12345"),
-        ("tail", "12345"),
-        ("never", "12345"),
-        ("db/new", "12345"),
-    ] {
+    for (name, text) in [("whole", "12345"), ("tail", "12345"), ("never", "12345"), ("db/new", "12345")] {
         fs::write(data.join(name), text).unwrap();
     }
     let line = |kind: &str, path: &str, rest: &str| {
         let (inode, birth) = key(&data.join(path));
-        format!(
-            "{kind} 254:0 {inode} {}.{:09}{rest}\n",
-            birth / 1_000_000_000,
-            birth % 1_000_000_000
-        )
+        format!("{kind} 254:0 {inode} {}.{:09}{rest}\n", birth / 1_000_000_000, birth % 1_000_000_000)
     };
     let text = [
         line("F", "tail", " 4"),
@@ -169,9 +146,6 @@ fn the_cut_keeps_what_was_synced() {
     let done = cut(&data, &log);
     assert_eq!((done.bytes, done.files_cut, done.files_gone), (7, 2, 1));
     let read = |name: &str| fs::read_to_string(data.join(name)).unwrap();
-    assert_eq!(
-        [read("whole"), read("tail"), read("never")],
-        ["12345", "123", ""]
-    );
+    assert_eq!([read("whole"), read("tail"), read("never")], ["12345", "123", ""]);
     assert!(!data.join("db/new").exists() && data.join("db").is_dir());
 }

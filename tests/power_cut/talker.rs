@@ -30,19 +30,14 @@ pub struct Session {
 
 impl Talker {
     pub fn new(uid: &str, peer: &str) -> Talker {
-        Talker {
-            account: Account::new(uid),
-            peer: peer.to_owned(),
-            received: Vec::new(),
-        }
+        Talker { account: Account::new(uid), peer: peer.to_owned(), received: Vec::new() }
     }
 
     /// Connects, sends again what has no answer yet, and talks until the connection ends or all is settled.
     pub fn talk(&mut self, addr: &str, session: &Session) {
         let mut client = self.connect(addr);
-        let mut open: Vec<usize> = (0..self.account.sent.len())
-            .filter(|at| self.account.sent[*at].ack.is_none())
-            .collect();
+        let mut open: Vec<usize> =
+            (0..self.account.sent.len()).filter(|at| self.account.sent[*at].ack.is_none()).collect();
         for at in open.clone() {
             if self.write(&mut client, at, Flags::RED_DOT).is_err() {
                 return;
@@ -57,29 +52,17 @@ impl Talker {
             if !settle && open.len() < WINDOW && last.elapsed() >= PAUSE {
                 last = Instant::now();
                 open.push(self.compose());
-                if self
-                    .write(&mut client, self.account.sent.len() - 1, Flags::RED_DOT)
-                    .is_err()
-                {
+                if self.write(&mut client, self.account.sent.len() - 1, Flags::RED_DOT).is_err() {
                     return;
                 }
             }
             match client.recv(PAUSE) {
                 Ok(Some(Event::SendAck(ack))) => {
                     let at = ack.client_seq as usize - 1;
-                    assert_eq!(
-                        ack.reason,
-                        ReasonCode::SUCCESS,
-                        "{}'s message {at} is refused",
-                        self.account.uid
-                    );
+                    assert_eq!(ack.reason, ReasonCode::SUCCESS, "{}'s message {at} is refused", self.account.uid);
                     let promise = (ack.message_id, ack.message_seq);
                     let sent = &mut self.account.sent[at];
-                    assert!(
-                        sent.ack.is_none_or(|a| a == promise),
-                        "{:?}, then {promise:?}",
-                        sent.ack
-                    );
+                    assert!(sent.ack.is_none_or(|a| a == promise), "{:?}, then {promise:?}", sent.ack);
                     sent.ack = Some(promise);
                     open.retain(|o| *o != at);
                     if !counted {
@@ -107,11 +90,7 @@ impl Talker {
     }
 
     fn connect(&self, addr: &str) -> Client {
-        let login = Login {
-            version: 5,
-            device_id: "d".into(),
-            ..Login::new(&self.account.uid)
-        };
+        let login = Login { version: 5, device_id: "d".into(), ..Login::new(&self.account.uid) };
         let deadline = Instant::now() + CONNECT_MAX;
         loop {
             match Client::connect(addr, &login) {
@@ -127,17 +106,9 @@ impl Talker {
     fn compose(&mut self) -> usize {
         let at = self.account.sent.len();
         let filling = "#".repeat(at * 37 % 300);
-        let payload = format!(
-            r#"{{"type":1,"content":"{} {at} {filling}"}}"#,
-            self.account.uid
-        );
+        let payload = format!(r#"{{"type":1,"content":"{} {at} {filling}"}}"#, self.account.uid);
         let client_msg_no = fresh_msg_no();
-        self.account.sent.push(Sent {
-            client_msg_no,
-            payload: payload.into(),
-            ack: None,
-            refused: false,
-        });
+        self.account.sent.push(Sent { client_msg_no, payload: payload.into(), ack: None, refused: false });
         at
     }
 

@@ -25,12 +25,7 @@ pub struct Received {
 
 impl Received {
     pub fn parse(event: &Value) -> Received {
-        let text = |name: &str| {
-            event[name]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {name} in {event}"))
-                .to_owned()
-        };
+        let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("no {name} in {event}")).to_owned();
         Received {
             from: text("from"),
             id: text("id").parse().expect("a number"),
@@ -68,44 +63,27 @@ impl Told {
         match event["event"].as_str() {
             Some("sent") => {
                 let text = |name: &str| event[name].as_str().expect("a text").to_owned();
-                self.by_client_seq
-                    .insert(number("clientSeq") as u64, self.account.sent.len());
+                self.by_client_seq.insert(number("clientSeq") as u64, self.account.sent.len());
                 let (client_msg_no, payload) = (text("clientMsgNo"), text("payload").into());
-                self.account.sent.push(Sent {
-                    client_msg_no,
-                    payload,
-                    ack: None,
-                    refused: false,
-                });
+                self.account.sent.push(Sent { client_msg_no, payload, ack: None, refused: false });
             }
             Some("ack") => {
                 let at = self.by_client_seq.get(&(number("clientSeq") as u64));
                 let Some(sent) = at.and_then(|at| self.account.sent.get_mut(*at)) else {
                     return self.faults.push(format!("an answer to nothing: {event}"));
                 };
-                let id: i64 = event["id"]
-                    .as_str()
-                    .and_then(|id| id.parse().ok())
-                    .expect("an id");
+                let id: i64 = event["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
                 let promise = (id, number("seq") as u64);
                 match number("reason") {
                     1 if sent.ack.is_none_or(|a| a == promise) => sent.ack = Some(promise),
-                    1 => self.faults.push(format!(
-                        "two different answers: {:?}, then {event}",
-                        sent.ack
-                    )),
+                    1 => self.faults.push(format!("two different answers: {:?}, then {event}", sent.ack)),
                     15 => sent.refused = true,
                     _ => self.faults.push(format!("refused: {event}")),
                 }
             }
             Some("recv") => self.received.push(Received::parse(&event)),
-            Some("status") => {
-                self.statuses
-                    .push((number("status"), number("reason"), Instant::now()))
-            }
-            Some("fault") => self
-                .faults
-                .push(event["text"].as_str().unwrap_or_default().to_owned()),
+            Some("status") => self.statuses.push((number("status"), number("reason"), Instant::now())),
+            Some("fault") => self.faults.push(event["text"].as_str().unwrap_or_default().to_owned()),
             _ => self.answers.push(event),
         }
     }
@@ -131,29 +109,17 @@ impl Person {
             .stderr(errors)
             .spawn()
             .expect("node starts");
-        let told = Arc::new(Mutex::new(Told {
-            account: Account::new(uid),
-            ..Told::default()
-        }));
+        let told = Arc::new(Mutex::new(Told { account: Account::new(uid), ..Told::default() }));
         let (stdout, ears) = (child.stdout.take().expect("piped"), told.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line)
-                    .unwrap_or_else(|_| json!({"event": "fault", "text": line}));
+                let event = serde_json::from_str(&line).unwrap_or_else(|_| json!({"event": "fault", "text": line}));
                 ears.lock().expect("nobody panics with it").hear(event);
             }
         });
         let stdin = Mutex::new(child.stdin.take().expect("piped"));
-        let person = Person {
-            uid: uid.to_owned(),
-            child,
-            stdin,
-            told,
-            dir,
-        };
-        person.order(
-            &json!({"order": "start", "uid": uid, "token": token, "api": format!("http://{http}")}),
-        );
+        let person = Person { uid: uid.to_owned(), child, stdin, told, dir };
+        person.order(&json!({"order": "start", "uid": uid, "token": token, "api": format!("http://{http}")}));
         person
     }
 
@@ -167,9 +133,7 @@ impl Person {
 
     fn order(&self, order: &Value) {
         let mut stdin = self.stdin.lock().expect("nobody panics with it");
-        writeln!(stdin, "{order}")
-            .and_then(|()| stdin.flush())
-            .unwrap_or_else(|e| panic!("{} is gone: {e}", self.uid));
+        writeln!(stdin, "{order}").and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{} is gone: {e}", self.uid));
     }
 
     pub fn send(&self, to: &str, text: &str) {
@@ -192,14 +156,10 @@ impl Person {
 
     /// Waits until the SDK has connected that many times and is connected.
     pub fn wait_connects(&self, times: usize) {
-        wait_for(
-            "the SDK to connect",
-            RECONNECT_MAX + Duration::from_secs(4),
-            || {
-                let told = self.told();
-                (told.connected() && told.connects() >= times).then_some(())
-            },
-        );
+        wait_for("the SDK to connect", RECONNECT_MAX + Duration::from_secs(4), || {
+            let told = self.told();
+            (told.connected() && told.connects() >= times).then_some(())
+        });
     }
 
     /// Waits until every message has an answer.
@@ -218,14 +178,8 @@ impl Drop for Person {
             let log = fs::read(self.dir.path().join("sdk.log")).unwrap_or_default();
             let log = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]).into_owned();
             let told = self.told.lock();
-            let known = told.as_ref().map_or_else(
-                |_| String::new(),
-                |t| format!("{:?} {:?}", t.statuses, t.faults),
-            );
-            eprintln!(
-                "--- {}: {known}; the end of what the SDK logged:\n{log}\n---",
-                self.uid
-            );
+            let known = told.as_ref().map_or_else(|_| String::new(), |t| format!("{:?} {:?}", t.statuses, t.faults));
+            eprintln!("--- {}: {known}; the end of what the SDK logged:\n{log}\n---", self.uid);
         }
     }
 }
@@ -241,12 +195,7 @@ fn bundle() -> &'static Path {
         lock.lock().expect("a lock");
         install(&folder);
         let out = tmp.join("sdk-driver.cjs");
-        let flags = [
-            "--bundle",
-            "--platform=node",
-            "--format=cjs",
-            "--log-level=warning",
-        ];
+        let flags = ["--bundle", "--platform=node", "--format=cjs", "--log-level=warning"];
         let optional = ["--external:bufferutil", "--external:utf-8-validate"];
         run(Command::new("node")
             .current_dir(&folder)
@@ -266,11 +215,7 @@ fn install(folder: &Path) {
         return;
     }
     eprintln!("sdk: npm ci in tests/sdk (once)");
-    run(Command::new("npm").current_dir(folder).args([
-        "ci",
-        "--ignore-scripts",
-        "--loglevel=error",
-    ]));
+    run(Command::new("npm").current_dir(folder).args(["ci", "--ignore-scripts", "--loglevel=error"]));
     fs::write(mark, wanted).expect("a mark");
 }
 
@@ -278,9 +223,5 @@ fn run(command: &mut Command) {
     let out = command.output().unwrap_or_else(|e| {
         panic!("{command:?}: {e}. These tests drive the published SDK: install Node.js 18 or newer, with npm.")
     });
-    assert!(
-        out.status.success(),
-        "{command:?} failed:\n{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&out.stderr));
 }

@@ -20,10 +20,7 @@ impl Answer {
     /// The value of a header, if there is exactly one.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut found = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         match (found.next(), found.next()) {
             (Some((_, value)), None) => Some(value),
             _ => None,
@@ -57,10 +54,7 @@ pub struct Api {
 impl Api {
     #[must_use]
     pub fn new(addr: &str) -> Api {
-        Api {
-            addr: addr.to_owned(),
-            http: Http::new(addr),
-        }
+        Api { addr: addr.to_owned(), http: Http::new(addr) }
     }
 
     /// One request on a connection of its own, with the answer as it comes.
@@ -69,21 +63,14 @@ impl Api {
     /// There is no answer, or it is not HTTP.
     #[must_use]
     pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
-            self.addr
-        );
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.addr);
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
         request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
         let mut stream = TcpStream::connect(&self.addr).expect("the API listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a time-out");
-        stream
-            .write_all(request.as_bytes())
-            .expect("the request is taken");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+        stream.write_all(request.as_bytes()).expect("the request is taken");
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("the answer ends");
         parse(&String::from_utf8(bytes).expect("UTF-8"))
@@ -96,12 +83,7 @@ impl Api {
 
     #[must_use]
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.raw(
-            "POST",
-            path,
-            &[("Content-Type", "application/json")],
-            &body.to_string(),
-        )
+        self.raw("POST", path, &[("Content-Type", "application/json")], &body.to_string())
     }
 
     /// POST /user/token.
@@ -109,14 +91,9 @@ impl Api {
     /// # Panics
     /// It is refused.
     pub fn set_token(&self, uid: &str, token: &str, device_flag: u8) {
-        let body =
-            json!({"uid": uid, "token": token, "device_flag": device_flag, "device_level": 0});
+        let body = json!({"uid": uid, "token": token, "device_flag": device_flag, "device_level": 0});
         let answer = self.post("/user/token", &body);
-        assert_eq!(
-            (answer.status, answer.json()),
-            (200, json!({"status": 200})),
-            "token of {uid}"
-        );
+        assert_eq!((answer.status, answer.json()), (200, json!({"status": 200})), "token of {uid}");
     }
 
     /// Everything in the person channel of `me` and `peer` from `seq` on, page by page.
@@ -131,10 +108,7 @@ impl Api {
                 "login_uid": me, "channel_id": peer, "channel_type": 1,
                 "start_message_seq": next, "end_message_seq": 0, "limit": 1000, "pull_mode": 1,
             });
-            let page = self
-                .http
-                .post("/channel/messagesync", &body)
-                .unwrap_or_else(|e| panic!("messagesync: {e}"));
+            let page = self.http.post("/channel/messagesync", &body).unwrap_or_else(|e| panic!("messagesync: {e}"));
             let messages = page["messages"].as_array().expect("a list");
             all.extend(messages.iter().map(stored));
             match (page["more"].as_i64(), messages.last()) {
@@ -146,12 +120,7 @@ impl Api {
 }
 
 fn stored(message: &Value) -> Stored {
-    let text = |name: &str| {
-        message[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {name} in {message}"))
-            .to_owned()
-    };
+    let text = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("no {name} in {message}")).to_owned();
     let id = message["message_id"].as_i64().expect("an id");
     assert_eq!(text("message_idstr"), id.to_string());
     Stored {
@@ -164,20 +133,14 @@ fn stored(message: &Value) -> Stored {
 }
 
 fn parse(text: &str) -> Answer {
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("not HTTP: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {text:?}"));
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok());
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    let mut answer = Answer {
-        status: status.expect("a status line"),
-        headers,
-        body: body.to_owned(),
-    };
+    let mut answer = Answer { status: status.expect("a status line"), headers, body: body.to_owned() };
     if answer.header("transfer-encoding") == Some("chunked") {
         answer.body = dechunk(body);
     }
@@ -192,9 +155,7 @@ fn dechunk(mut rest: &str) -> String {
             break;
         }
         body += &after[..size];
-        rest = after[size..]
-            .strip_prefix("\r\n")
-            .expect("the end of a chunk");
+        rest = after[size..].strip_prefix("\r\n").expect("the end of a chunk");
     }
     body
 }

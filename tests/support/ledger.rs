@@ -25,10 +25,7 @@ pub struct Account {
 impl Account {
     #[must_use]
     pub fn new(uid: &str) -> Account {
-        Account {
-            uid: uid.to_owned(),
-            sent: Vec::new(),
-        }
+        Account { uid: uid.to_owned(), sent: Vec::new() }
     }
 
     #[must_use]
@@ -39,10 +36,7 @@ impl Account {
     /// Neither acknowledged nor refused yet.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.sent
-            .iter()
-            .filter(|s| s.ack.is_none() && !s.refused)
-            .count()
+        self.sent.iter().filter(|s| s.ack.is_none() && !s.refused).count()
     }
 }
 
@@ -66,15 +60,7 @@ pub struct Verdict {
 impl Verdict {
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        [
-            &self.lost,
-            &self.doubled,
-            &self.reordered,
-            &self.altered,
-            &self.gaps,
-        ]
-        .iter()
-        .all(|l| l.is_empty())
+        [&self.lost, &self.doubled, &self.reordered, &self.altered, &self.gaps].iter().all(|l| l.is_empty())
     }
 
     /// # Panics
@@ -117,44 +103,28 @@ impl fmt::Display for Verdict {
 /// Compares one channel, read from seq 1, with what its users sent.
 #[must_use]
 pub fn compare(stored: &[Stored], accounts: &[&Account]) -> Verdict {
-    let mut verdict = Verdict {
-        stored: stored.len(),
-        ..Verdict::default()
-    };
+    let mut verdict = Verdict { stored: stored.len(), ..Verdict::default() };
     for (at, s) in stored.iter().enumerate() {
         if s.seq != at as u64 + 1 {
-            verdict
-                .gaps
-                .push(format!("place {} holds seq {}", at + 1, s.seq));
+            verdict.gaps.push(format!("place {} holds seq {}", at + 1, s.seq));
             break;
         }
     }
     let mut ids = HashSet::new();
-    verdict.doubled.extend(
-        stored
-            .iter()
-            .filter(|s| !ids.insert(s.id))
-            .map(|s| format!("message id {}", s.id)),
-    );
+    verdict.doubled.extend(stored.iter().filter(|s| !ids.insert(s.id)).map(|s| format!("message id {}", s.id)));
     let mut known = 0;
     for account in accounts {
         let mut by_no: HashMap<&str, &Stored> = HashMap::new();
         for s in stored.iter().filter(|s| s.from == account.uid) {
             known += 1;
             if let Some(first) = by_no.insert(&s.client_msg_no, s) {
-                verdict.doubled.push(format!(
-                    "{} {} at seq {} and {}",
-                    s.from, s.client_msg_no, first.seq, s.seq
-                ));
+                verdict.doubled.push(format!("{} {} at seq {} and {}", s.from, s.client_msg_no, first.seq, s.seq));
             }
         }
         judge(account, &by_no, &mut verdict);
     }
     if known != stored.len() {
-        verdict.altered.push(format!(
-            "{} messages come from users who sent none",
-            stored.len() - known
-        ));
+        verdict.altered.push(format!("{} messages come from users who sent none", stored.len() - known));
     }
     verdict
 }
@@ -167,40 +137,24 @@ fn judge(account: &Account, by_no: &HashMap<&str, &Stored>, verdict: &mut Verdic
         verdict.acked += usize::from(sent.ack.is_some());
         let Some(stored) = by_no.get(sent.client_msg_no.as_str()) else {
             if let Some((id, seq)) = sent.ack {
-                verdict
-                    .lost
-                    .push(format!("{}, acknowledged as id {id} seq {seq}", name()));
+                verdict.lost.push(format!("{}, acknowledged as id {id} seq {seq}", name()));
             }
             continue;
         };
         found += 1;
         if sent.ack.is_some_and(|ack| ack != (stored.id, stored.seq)) {
-            verdict.altered.push(format!(
-                "{}: acknowledged as {:?}, stored as {stored:?}",
-                name(),
-                sent.ack
-            ));
+            verdict.altered.push(format!("{}: acknowledged as {:?}, stored as {stored:?}", name(), sent.ack));
         }
         if stored.payload != sent.payload {
-            verdict
-                .altered
-                .push(format!("{}: the content differs", name()));
+            verdict.altered.push(format!("{}: the content differs", name()));
         }
         if stored.seq < last {
-            verdict.reordered.push(format!(
-                "{} is at seq {}, an earlier one at {last}",
-                name(),
-                stored.seq
-            ));
+            verdict.reordered.push(format!("{} is at seq {}, an earlier one at {last}", name(), stored.seq));
         }
         last = last.max(stored.seq);
     }
     if found != by_no.len() {
-        verdict.altered.push(format!(
-            "{} never sent {} of the messages",
-            account.uid,
-            by_no.len() - found
-        ));
+        verdict.altered.push(format!("{} never sent {} of the messages", account.uid, by_no.len() - found));
     }
 }
 
@@ -209,38 +163,19 @@ mod tests {
     use super::*;
 
     fn sent(no: &str, ack: Option<(i64, u64)>) -> Sent {
-        Sent {
-            client_msg_no: no.into(),
-            payload: no.into(),
-            ack,
-            refused: false,
-        }
+        Sent { client_msg_no: no.into(), payload: no.into(), ack, refused: false }
     }
 
     fn stored(seq: u64, no: &str) -> Stored {
-        Stored {
-            seq,
-            id: 100 + seq as i64,
-            client_msg_no: no.into(),
-            from: "a".into(),
-            payload: no.into(),
-        }
+        Stored { seq, id: 100 + seq as i64, client_msg_no: no.into(), from: "a".into(), payload: no.into() }
     }
 
     fn books() -> (Vec<Stored>, Account) {
         let account = Account {
             uid: "a".into(),
-            sent: vec![
-                sent("x", Some((101, 1))),
-                sent("y", None),
-                sent("z", Some((103, 3))),
-                sent("w", None),
-            ],
+            sent: vec![sent("x", Some((101, 1))), sent("y", None), sent("z", Some((103, 3))), sent("w", None)],
         };
-        (
-            vec![stored(1, "x"), stored(2, "y"), stored(3, "z")],
-            account,
-        )
+        (vec![stored(1, "x"), stored(2, "y"), stored(3, "z")], account)
     }
 
     #[test]
@@ -257,13 +192,7 @@ mod tests {
             let (mut stored, mut account) = books();
             spoil(&mut stored, &mut account);
             let v = compare(&stored, &[&account]);
-            [
-                v.lost.len(),
-                v.doubled.len(),
-                v.reordered.len(),
-                v.altered.len(),
-                v.gaps.len(),
-            ]
+            [v.lost.len(), v.doubled.len(), v.reordered.len(), v.altered.len(), v.gaps.len()]
         };
         assert_eq!(find(|s, _| drop(s.pop())), [1, 0, 0, 0, 0]);
         assert_eq!(find(|s, _| s.push(stored(4, "x")))[1], 1);
@@ -272,10 +201,7 @@ mod tests {
         assert_eq!(find(|s, _| s[0].payload.push(1)), [0, 0, 0, 1, 0]);
         assert_eq!(find(|_, a| a.sent[0].ack = Some((101, 2))), [0, 0, 0, 1, 0]);
         assert_eq!(find(|s, _| s[1].from = "b".into()), [0, 0, 0, 1, 0]);
-        assert_eq!(
-            find(|s, _| s[1].client_msg_no = "q".into()),
-            [0, 0, 0, 1, 0]
-        );
+        assert_eq!(find(|s, _| s[1].client_msg_no = "q".into()), [0, 0, 0, 1, 0]);
         assert_eq!(find(|s, _| drop(s.remove(1))), [0, 0, 0, 0, 1]);
     }
 }

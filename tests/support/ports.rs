@@ -25,8 +25,7 @@ impl Port {
     #[must_use]
     pub fn claim() -> Port {
         let folder = std::env::temp_dir().join("wukongim-test-ports");
-        fs::create_dir_all(&folder)
-            .unwrap_or_else(|e| panic!("cannot create {}: {e}", folder.display()));
+        fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("cannot create {}: {e}", folder.display()));
         let span = LAST - FIRST + 1;
         let start = u16::from_be_bytes(wukong_runtime::client::random()) % span;
         for offset in 0..span {
@@ -35,12 +34,8 @@ impl Port {
             let Ok(claim) = File::options().create(true).append(true).open(&path) else {
                 continue;
             };
-            if claim.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
-            {
-                return Port {
-                    number,
-                    _claim: claim,
-                };
+            if claim.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Port { number, _claim: claim };
             }
         }
         panic!("no free port between {FIRST} and {LAST}");
@@ -63,10 +58,6 @@ pub struct Ports {
 impl Ports {
     #[must_use]
     pub fn claim() -> Ports {
-        Ports {
-            tcp: Port::claim(),
-            ws: Port::claim(),
-            http: Port::claim(),
-        }
+        Ports { tcp: Port::claim(), ws: Port::claim(), http: Port::claim() }
     }
 }

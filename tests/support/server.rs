@@ -55,13 +55,7 @@ impl Server {
     /// It does not within 20 s; what it printed is printed.
     #[must_use]
     pub fn start(options: Options) -> Server {
-        let mut server = Server {
-            dir: TempDir::new(),
-            ports: Ports::claim(),
-            options,
-            child: None,
-            pid: 0,
-        };
+        let mut server = Server { dir: TempDir::new(), ports: Ports::claim(), options, child: None, pid: 0 };
         server.launch();
         server
     }
@@ -88,11 +82,7 @@ impl Server {
         let _ = fs::remove_file(self.ready_file());
         self.pid = 0;
         let mut command = self.command();
-        self.child = Some(
-            command
-                .spawn()
-                .map_err(|e| format!("cannot start {command:?}: {e}"))?,
-        );
+        self.child = Some(command.spawn().map_err(|e| format!("cannot start {command:?}: {e}"))?);
         let deadline = Instant::now() + START_MAX;
         while !self.ready_file().exists() {
             let child = self.child.as_mut().expect("just started");
@@ -114,16 +104,8 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())
-            .expect("a log file");
-        let run = [
-            OsString::from("run"),
-            "--ready-file".into(),
-            self.ready_file().into(),
-        ];
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("a log file");
+        let run = [OsString::from("run"), "--ready-file".into(), self.ready_file().into()];
         let line: Vec<OsString> = self
             .options
             .under
@@ -137,10 +119,7 @@ impl Server {
         command.args(&line[1..]);
         configure(&mut command, self.dir.path(), &self.ports);
         command.envs(self.options.env.iter().cloned());
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         command
     }
 
@@ -168,10 +147,7 @@ impl Server {
             if Instant::now() > deadline {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!(
-                    "the server does not stop within {STOP_MAX:?}\n{}",
-                    self.log_tail()
-                );
+                panic!("the server does not stop within {STOP_MAX:?}\n{}", self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -185,9 +161,7 @@ impl Server {
 
     /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
     }
 
     /// Of the server itself, whatever it runs under.
@@ -250,13 +224,8 @@ impl Server {
     #[must_use]
     pub fn log_tail(&self) -> String {
         let log = self.log();
-        let from = (log.len().saturating_sub(LOG_TAIL)..)
-            .find(|at| log.is_char_boundary(*at))
-            .unwrap_or(0);
-        format!(
-            "--- the end of what the server printed:\n{}\n---",
-            &log[from..]
-        )
+        let from = (log.len().saturating_sub(LOG_TAIL)..).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
+        format!("--- the end of what the server printed:\n{}\n---", &log[from..])
     }
 }
 

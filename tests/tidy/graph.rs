@@ -10,19 +10,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("wukong-runtime", &["wukong-proto", "wukong-core"]),
     ("wukong-sim", &["wukong-proto", "wukong-core"]),
     // The simulator's oracles judge real processes too (tier C).
-    (
-        "wukong-tests",
-        &[
-            "wukong-proto",
-            "wukong-core",
-            "wukong-runtime",
-            "wukong-sim",
-        ],
-    ),
-    (
-        "wukong-benches",
-        &["wukong-proto", "wukong-core", "wukong-runtime"],
-    ),
+    ("wukong-tests", &["wukong-proto", "wukong-core", "wukong-runtime", "wukong-sim"]),
+    ("wukong-benches", &["wukong-proto", "wukong-core", "wukong-runtime"]),
     ("wukong-fuzz", &["wukong-proto", "wukong-core"]),
     ("wukong-gate", &["wukong-proto", "wukong-core"]),
 ];
@@ -54,20 +43,11 @@ const LISTS: &[(&str, &[&str])] = &[
     ),
 ];
 
-pub const NOT_IN_SIM: &[&str] = &[
-    "rocksdb",
-    "librocksdb-sys",
-    "tokio",
-    "madsim-tokio",
-    "madsim",
-];
+pub const NOT_IN_SIM: &[&str] = &["rocksdb", "librocksdb-sys", "tokio", "madsim-tokio", "madsim"];
 
 /// Crates that are not to enter by any way.
 const BANNED: &[(&str, &str)] = &[
-    (
-        "openssl-sys",
-        "a C library that every user would have to install",
-    ),
+    ("openssl-sys", "a C library that every user would have to install"),
     ("native-tls", "brings in openssl"),
     ("async-std", "a second executor"),
 ];
@@ -92,8 +72,7 @@ fn ours(metadata: &Value) -> impl Iterator<Item = &Value> {
 /// Where a manifest is, relative to the workspace, for messages.
 fn manifest<'a>(metadata: &'a Value, package: &'a Value) -> &'a str {
     let path = text(package, "manifest_path");
-    path.strip_prefix(text(metadata, "workspace_root"))
-        .map_or(path, |p| p.trim_start_matches('/'))
+    path.strip_prefix(text(metadata, "workspace_root")).map_or(path, |p| p.trim_start_matches('/'))
 }
 
 pub fn wrong_way(metadata: &Value) -> Vec<String> {
@@ -101,21 +80,17 @@ pub fn wrong_way(metadata: &Value) -> Vec<String> {
     for package in ours(metadata) {
         let name = text(package, "name");
         let Some((_, allowed)) = MAY_KNOW.iter().find(|(n, _)| *n == name) else {
-            found.push(format!("{}: {name} is a crate without a place in the order; give it one in tests/tidy/graph.rs", manifest(metadata, package)));
+            found.push(format!(
+                "{}: {name} is a crate without a place in the order; give it one in tests/tidy/graph.rs",
+                manifest(metadata, package)
+            ));
             continue;
         };
-        for dependency in list(package, "dependencies")
-            .iter()
-            .filter(|d| d["path"].is_string())
-        {
+        for dependency in list(package, "dependencies").iter().filter(|d| d["path"].is_string()) {
             let other = text(dependency, "name");
-            let madsim_only = text(dependency, "target").contains("madsim")
-                && UNDER_MADSIM.contains(&(name, other));
+            let madsim_only = text(dependency, "target").contains("madsim") && UNDER_MADSIM.contains(&(name, other));
             if !allowed.contains(&other) && !madsim_only {
-                found.push(format!(
-                    "{}: {name} -> {other}",
-                    manifest(metadata, package)
-                ));
+                found.push(format!("{}: {name} -> {other}", manifest(metadata, package)));
             }
         }
     }
@@ -130,19 +105,12 @@ pub fn beyond_the_list(metadata: &Value) -> Vec<String> {
             continue;
         };
         let file = manifest(metadata, package);
-        for dependency in list(package, "dependencies")
-            .iter()
-            .filter(|d| text(d, "kind") != "dev")
-        {
+        for dependency in list(package, "dependencies").iter().filter(|d| text(d, "kind") != "dev") {
             let other = text(dependency, "name");
             if !allowed.contains(&other) {
                 found.push(format!("{file}: {name} -> {other}: not on the list"));
-            } else if dependency["uses_default_features"] == Value::Bool(true)
-                && !dependency["path"].is_string()
-            {
-                found.push(format!(
-                    "{file}: {name} -> {other}: default features are on"
-                ));
+            } else if dependency["uses_default_features"] == Value::Bool(true) && !dependency["path"].is_string() {
+                found.push(format!("{file}: {name} -> {other}: default features are on"));
             }
         }
     }
@@ -151,14 +119,9 @@ pub fn beyond_the_list(metadata: &Value) -> Vec<String> {
 
 /// Each way from a crate to one of the names, through what is linked into it (no build scripts, no tests, not under cfg(madsim)).
 pub fn reaches(metadata: &Value, from: &str, names: &[&str]) -> Vec<String> {
-    let name_of: BTreeMap<&str, &str> = packages(metadata)
-        .iter()
-        .map(|p| (text(p, "id"), text(p, "name")))
-        .collect();
-    let edges: BTreeMap<&str, Vec<&str>> = list(&metadata["resolve"], "nodes")
-        .iter()
-        .map(|node| (text(node, "id"), linked(node)))
-        .collect();
+    let name_of: BTreeMap<&str, &str> = packages(metadata).iter().map(|p| (text(p, "id"), text(p, "name"))).collect();
+    let edges: BTreeMap<&str, Vec<&str>> =
+        list(&metadata["resolve"], "nodes").iter().map(|node| (text(node, "id"), linked(node))).collect();
     let Some((start, _)) = name_of.iter().find(|(_, name)| **name == from) else {
         return vec![format!("{from}: no such crate in the workspace")];
     };
@@ -166,12 +129,7 @@ pub fn reaches(metadata: &Value, from: &str, names: &[&str]) -> Vec<String> {
     let mut seen = BTreeSet::from([*start]);
     let mut open = vec![vec![*start]];
     while let Some(way) = open.pop() {
-        for next in way
-            .last()
-            .and_then(|id| edges.get(id))
-            .into_iter()
-            .flatten()
-        {
+        for next in way.last().and_then(|id| edges.get(id)).into_iter().flatten() {
             if !seen.insert(next) {
                 continue;
             }
@@ -188,19 +146,12 @@ pub fn reaches(metadata: &Value, from: &str, names: &[&str]) -> Vec<String> {
 
 fn linked(node: &Value) -> Vec<&str> {
     let normal = |kind: &Value| kind["kind"].is_null() && !text(kind, "target").contains("madsim");
-    list(node, "deps")
-        .iter()
-        .filter(|d| list(d, "dep_kinds").iter().any(normal))
-        .map(|d| text(d, "pkg"))
-        .collect()
+    list(node, "deps").iter().filter(|d| list(d, "dep_kinds").iter().any(normal)).map(|d| text(d, "pkg")).collect()
 }
 
 /// Packages that come from git or from another registry, and banned ones.
 pub fn strangers(metadata: &Value) -> Vec<String> {
-    let public = format!(
-        "registry+https://github.com/rust-lang/crates.{}-index",
-        "io"
-    );
+    let public = format!("registry+https://github.com/rust-lang/crates.{}-index", "io");
     let mut found = Vec::new();
     for package in packages(metadata) {
         let (name, version) = (text(package, "name"), text(package, "version"));
@@ -219,19 +170,11 @@ pub fn strangers(metadata: &Value) -> Vec<String> {
 /// The files where the libraries and programs of these packages begin, relative to the workspace.
 pub fn crate_roots(metadata: &Value, names: &[&str]) -> Vec<String> {
     let root = format!("{}/", text(metadata, "workspace_root"));
-    let linked = |target: &&Value| {
-        list(target, "kind")
-            .iter()
-            .any(|k| k == "lib" || k == "bin")
-    };
+    let linked = |target: &&Value| list(target, "kind").iter().any(|k| k == "lib" || k == "bin");
     ours(metadata)
         .filter(|p| names.contains(&text(p, "name")))
         .flat_map(|p| list(p, "targets").iter().filter(linked))
-        .map(|target| {
-            text(target, "src_path")
-                .trim_start_matches(&root)
-                .to_owned()
-        })
+        .map(|target| text(target, "src_path").trim_start_matches(&root).to_owned())
         .collect()
 }
 
@@ -256,15 +199,9 @@ mod bites {
 
     #[test]
     fn a_dependency_against_the_stream() {
-        let good = workspace(&[
-            ("wukong-core", json!([of_ours("wukong-proto")])),
-            ("wukong-proto", json!([])),
-        ]);
+        let good = workspace(&[("wukong-core", json!([of_ours("wukong-proto")])), ("wukong-proto", json!([]))]);
         assert!(wrong_way(&good).is_empty());
-        let bad = workspace(&[
-            ("wukong-proto", json!([of_ours("wukong-core")])),
-            ("wukong-odd", json!([])),
-        ]);
+        let bad = workspace(&[("wukong-proto", json!([of_ours("wukong-core")])), ("wukong-odd", json!([]))]);
         assert_eq!(wrong_way(&bad).len(), 2);
         let mut dev = of_ours("wukong-runtime");
         dev["kind"] = json!("dev");
@@ -277,16 +214,10 @@ mod bites {
     #[test]
     fn the_simulator_sees_the_runtime_under_madsim_only() {
         let mut dependency = of_ours("wukong-runtime");
-        assert_eq!(
-            wrong_way(&workspace(&[("wukong-sim", json!([dependency]))])).len(),
-            1
-        );
+        assert_eq!(wrong_way(&workspace(&[("wukong-sim", json!([dependency]))])).len(), 1);
         dependency["target"] = json!("cfg(madsim)");
         assert!(wrong_way(&workspace(&[("wukong-sim", json!([dependency]))])).is_empty());
-        assert_eq!(
-            wrong_way(&workspace(&[("wukong-core", json!([dependency]))])).len(),
-            1
-        );
+        assert_eq!(wrong_way(&workspace(&[("wukong-core", json!([dependency]))])).len(), 1);
     }
 
     #[test]
@@ -300,16 +231,10 @@ mod bites {
             dependency("cc", json!("build"), false),
             dependency("proptest", json!("dev"), true),
         ]);
-        let found = beyond_the_list(&workspace(&[
-            ("wukong-proto", json!([])),
-            ("wukong-core", core),
-        ]));
+        let found = beyond_the_list(&workspace(&[("wukong-proto", json!([])), ("wukong-core", core)]));
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].contains("slab: default features"), "{found:?}");
-        assert!(
-            found[1].contains("tokio: not on the list") && found[2].contains("cc: not on the list"),
-            "{found:?}"
-        );
+        assert!(found[1].contains("tokio: not on the list") && found[2].contains("cc: not on the list"), "{found:?}");
     }
 
     #[test]
@@ -327,35 +252,15 @@ mod bites {
             ["sim/Cargo.toml: wukong-sim -> a -> rocksdb"]
         );
         assert!(reaches(&graph(json!("dev"), Value::Null), "wukong-sim", NOT_IN_SIM).is_empty());
-        assert!(
-            reaches(
-                &graph(json!("build"), Value::Null),
-                "wukong-sim",
-                NOT_IN_SIM
-            )
-            .is_empty()
-        );
-        assert!(
-            reaches(
-                &graph(Value::Null, json!("cfg(madsim)")),
-                "wukong-sim",
-                NOT_IN_SIM
-            )
-            .is_empty()
-        );
-        assert_eq!(
-            reaches(&graph(Value::Null, Value::Null), "wukong-gone", NOT_IN_SIM).len(),
-            1
-        );
+        assert!(reaches(&graph(json!("build"), Value::Null), "wukong-sim", NOT_IN_SIM).is_empty());
+        assert!(reaches(&graph(Value::Null, json!("cfg(madsim)")), "wukong-sim", NOT_IN_SIM).is_empty());
+        assert_eq!(reaches(&graph(Value::Null, Value::Null), "wukong-gone", NOT_IN_SIM).len(), 1);
     }
 
     #[test]
     fn a_stranger() {
         let package = |name: &str, source: Value| json!({ "name": name, "version": "1.0.0", "source": source });
-        let public = format!(
-            "registry+https://github.com/rust-lang/crates.{}-index",
-            "io"
-        );
+        let public = format!("registry+https://github.com/rust-lang/crates.{}-index", "io");
         let metadata = json!({ "packages": [
             package("bytes", json!(public)),
             package("wukong-core", Value::Null),
@@ -372,9 +277,6 @@ mod bites {
             { "kind": ["bin"], "src_path": "/w/sim/src/main.rs" },
             { "kind": ["test"], "src_path": "/w/sim/tests/t.rs" },
         ]}]});
-        assert_eq!(
-            crate_roots(&metadata, &["wukong-sim"]),
-            ["sim/src/lib.rs", "sim/src/main.rs"]
-        );
+        assert_eq!(crate_roots(&metadata, &["wukong-sim"]), ["sim/src/lib.rs", "sim/src/main.rs"]);
     }
 }

@@ -22,15 +22,10 @@ pub const ALLOWED: &[&str] = &[
 ];
 
 pub fn not_allowed(metadata: &Value) -> Vec<String> {
-    let packages = metadata["packages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     let complaint = |package: &Value| {
-        let name = format!(
-            "{} {}",
-            package["name"].as_str().unwrap_or("?"),
-            package["version"].as_str().unwrap_or("?")
-        );
+        let name =
+            format!("{} {}", package["name"].as_str().unwrap_or("?"), package["version"].as_str().unwrap_or("?"));
         match package["license"].as_str() {
             None => Some(format!("{name}: declares no licence expression")),
             Some(expression) => match permits(expression) {
@@ -46,10 +41,7 @@ pub fn not_allowed(metadata: &Value) -> Vec<String> {
 /// Whether the list satisfies the expression; None when it cannot be read.
 fn permits(expression: &str) -> Option<bool> {
     // Cargo's old way of writing OR.
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
     let value = any_of(&mut rest)?;
@@ -136,13 +128,7 @@ mod bites {
     fn packages() {
         let package = |name: &str, licence: Value| json!({ "name": name, "version": "1.0.0", "license": licence });
         let metadata = json!({ "packages": [package("a", json!("MIT")), package("b", json!("GPL-3.0-only")), package("c", Value::Null)] });
-        assert_eq!(
-            not_allowed(&metadata),
-            [
-                "b 1.0.0: GPL-3.0-only",
-                "c 1.0.0: declares no licence expression"
-            ]
-        );
+        assert_eq!(not_allowed(&metadata), ["b 1.0.0: GPL-3.0-only", "c 1.0.0: declares no licence expression"]);
     }
 
     /// Two places say which licences are allowed; they may not drift apart.
@@ -155,9 +141,6 @@ mod bites {
             .expect("deny.toml has an allow list")
             .0;
         let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-        assert_eq!(
-            names, ALLOWED,
-            "make deny.toml and tests/tidy/licence.rs say the same"
-        );
+        assert_eq!(names, ALLOWED, "make deny.toml and tests/tidy/licence.rs say the same");
     }
 }

@@ -4,10 +4,7 @@
 /// The quotes of literals stay.
 pub fn code_of(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
-    let mut out: Vec<char> = chars
-        .iter()
-        .map(|&c| if c == '\n' { '\n' } else { ' ' })
-        .collect();
+    let mut out: Vec<char> = chars.iter().map(|&c| if c == '\n' { '\n' } else { ' ' }).collect();
     let mut at = 0;
     while at < chars.len() {
         let end = skip(&chars, at);
@@ -47,10 +44,7 @@ fn is_word(c: char) -> bool {
 }
 
 fn line_end(chars: &[char], at: usize) -> usize {
-    chars[at..]
-        .iter()
-        .position(|&c| c == '\n')
-        .map_or(chars.len(), |n| at + n)
+    chars[at..].iter().position(|&c| c == '\n').map_or(chars.len(), |n| at + n)
 }
 
 /// Block comments nest.
@@ -88,14 +82,7 @@ fn raw_end(chars: &[char], at: usize) -> Option<usize> {
     }
     let mut end = at + hashes + 1;
     while end < chars.len() {
-        if chars[end] == '"'
-            && chars[end + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|&&c| c == '#')
-                .count()
-                == hashes
-        {
+        if chars[end] == '"' && chars[end + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes {
             return Some(end + 1 + hashes);
         }
         end += 1;
@@ -107,10 +94,7 @@ fn raw_end(chars: &[char], at: usize) -> Option<usize> {
 fn char_end(chars: &[char], at: usize) -> Option<usize> {
     if chars.get(at + 1) == Some(&'\\') {
         // Behind the escaped character, which may itself be a quote; \u{..} and \x.. run up to the next quote.
-        return chars[at + 3..]
-            .iter()
-            .position(|&c| c == '\'')
-            .map(|n| at + 3 + n + 1);
+        return chars[at + 3..].iter().position(|&c| c == '\'').map(|n| at + 3 + n + 1);
     }
     (chars.get(at + 2) == Some(&'\'')).then_some(at + 3)
 }

@@ -25,11 +25,8 @@ impl fmt::Display for Finding {
 
 /// Files with more lines than that, longest first.
 pub fn longer_than(files: &[File], limit: usize) -> Vec<(String, usize)> {
-    let mut long: Vec<(String, usize)> = files
-        .iter()
-        .map(|f| (f.path.clone(), f.text.lines().count()))
-        .filter(|(_, lines)| *lines > limit)
-        .collect();
+    let mut long: Vec<(String, usize)> =
+        files.iter().map(|f| (f.path.clone(), f.text.lines().count())).filter(|(_, lines)| *lines > limit).collect();
     long.sort_by_key(|(_, lines)| std::cmp::Reverse(*lines));
     long
 }
@@ -37,10 +34,7 @@ pub fn longer_than(files: &[File], limit: usize) -> Vec<(String, usize)> {
 pub fn unfinished(file: &File) -> Vec<Finding> {
     in_code(file, |line| {
         let spaceless: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-        ["todo!(", "unimplemented!(", "#[ignore"]
-            .into_iter()
-            .find(|mark| spaceless.contains(mark))
-            .map(str::to_owned)
+        ["todo!(", "unimplemented!(", "#[ignore"].into_iter().find(|mark| spaceless.contains(mark)).map(str::to_owned)
     })
 }
 
@@ -49,12 +43,7 @@ pub fn foreign_maps(file: &File) -> Vec<Finding> {
     if file.path == "core/src/map.rs" {
         return Vec::new();
     }
-    in_code(file, |line| {
-        ["HashMap", "HashSet"]
-            .into_iter()
-            .find(|name| has_word(line, name))
-            .map(str::to_owned)
-    })
+    in_code(file, |line| ["HashMap", "HashSet"].into_iter().find(|name| has_word(line, name)).map(str::to_owned))
 }
 
 /// std, or a clock under any name. `extern crate std` is for tests only.
@@ -69,18 +58,14 @@ pub fn impure(file: &File) -> Vec<Finding> {
             .into_iter()
             .find(|name| has_word(line, name))
             .or_else(|| {
-                (line.contains("extern crate std") && !for_tests)
-                    .then_some("extern crate std outside cfg(test)")
+                (line.contains("extern crate std") && !for_tests).then_some("extern crate std outside cfg(test)")
             })
             .map(str::to_owned)
     })
 }
 
 pub fn lacks_forbid_unsafe(file: &File) -> Option<Finding> {
-    let code: String = code_of(&file.text)
-        .chars()
-        .filter(|c| !c.is_whitespace())
-        .collect();
+    let code: String = code_of(&file.text).chars().filter(|c| !c.is_whitespace()).collect();
     (!code.contains("#![forbid(unsafe_code)]")).then(|| Finding {
         file: file.path.clone(),
         line: 1,
@@ -95,16 +80,8 @@ pub fn machine_patterns(root: &Path) -> Vec<String> {
         .map(|folder| format!("/{folder}/"))
         .chain(registry_hosts())
         .collect();
-    let own = [
-        Some(root.to_path_buf()),
-        std::env::var_os("HOME").map(Into::into),
-    ];
-    patterns.extend(
-        own.into_iter()
-            .flatten()
-            .map(|p| format!("{}/", p.display()))
-            .filter(|p| p.len() > 3),
-    );
+    let own = [Some(root.to_path_buf()), std::env::var_os("HOME").map(Into::into)];
+    patterns.extend(own.into_iter().flatten().map(|p| format!("{}/", p.display())).filter(|p| p.len() > 3));
     patterns
 }
 
@@ -150,8 +127,7 @@ fn has_word(line: &str, word: &str) -> bool {
     let part = |c: char| c == '_' || c.is_alphanumeric();
     line.match_indices(word).any(|(at, _)| {
         let behind = line[at + word.len()..].chars().next();
-        !line[..at].chars().next_back().is_some_and(part)
-            && (word.ends_with("::") || !behind.is_some_and(part))
+        !line[..at].chars().next_back().is_some_and(part) && (word.ends_with("::") || !behind.is_some_and(part))
     })
 }
 
@@ -160,13 +136,7 @@ fn in_code(file: &File, hit: impl FnMut(&str) -> Option<String>) -> Vec<Finding>
 }
 
 fn in_text(path: &str, text: &str, mut hit: impl FnMut(&str) -> Option<String>) -> Vec<Finding> {
-    let found = |(n, line)| {
-        hit(line).map(|what| Finding {
-            file: path.to_owned(),
-            line: n + 1,
-            what,
-        })
-    };
+    let found = |(n, line)| hit(line).map(|what| Finding { file: path.to_owned(), line: n + 1, what });
     text.lines().enumerate().filter_map(found).collect()
 }
 
@@ -174,10 +144,7 @@ mod bites {
     use super::*;
 
     fn file(path: &str, text: &str) -> File {
-        File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        File { path: path.to_owned(), text: text.to_owned() }
     }
 
     fn lines(findings: &[Finding]) -> Vec<usize> {
@@ -186,15 +153,8 @@ mod bites {
 
     #[test]
     fn length() {
-        let files = [
-            file("short.rs", "x\n"),
-            file("a.rs", &"x\n".repeat(801)),
-            file("b.rs", &"x\n".repeat(1_001)),
-        ];
-        assert_eq!(
-            longer_than(&files, LONG),
-            [("b.rs".to_owned(), 1_001), ("a.rs".to_owned(), 801)]
-        );
+        let files = [file("short.rs", "x\n"), file("a.rs", &"x\n".repeat(801)), file("b.rs", &"x\n".repeat(1_001))];
+        assert_eq!(longer_than(&files, LONG), [("b.rs".to_owned(), 1_001), ("a.rs".to_owned(), 801)]);
         assert_eq!(longer_than(&files, TOO_LONG).len(), 1);
     }
 
@@ -202,13 +162,7 @@ mod bites {
     fn open_ends() {
         let bad = "fn a() {\n    todo!()\n}\nfn b() { unimplemented! (\"later\") }\n#[ ignore = \"slow\" ]\nfn c() {}\n#[ignore]";
         assert_eq!(lines(&unfinished(&file("x.rs", bad))), [2, 4, 5, 7]);
-        assert!(
-            unfinished(&file(
-                "x.rs",
-                "// todo!() was here\nlet s = \"#[ignore]\"; ignored();"
-            ))
-            .is_empty()
-        );
+        assert!(unfinished(&file("x.rs", "// todo!() was here\nlet s = \"#[ignore]\"; ignored();")).is_empty());
     }
 
     #[test]
@@ -216,13 +170,7 @@ mod bites {
         let bad = "use hashbrown::HashMap;\ntype T = hashbrown::hash_set::HashSet<u8>;\nfn f(m: std::collections::HashMap<u8, u8>) {}";
         assert_eq!(lines(&foreign_maps(&file("core/src/x.rs", bad))), [1, 2, 3]);
         assert!(foreign_maps(&file("core/src/map.rs", bad)).is_empty());
-        assert!(
-            foreign_maps(&file(
-                "core/src/x.rs",
-                "// a HashMap<\nuse crate::Map; struct HashMapLike;"
-            ))
-            .is_empty()
-        );
+        assert!(foreign_maps(&file("core/src/x.rs", "// a HashMap<\nuse crate::Map; struct HashMapLike;")).is_empty());
     }
 
     #[test]
@@ -235,13 +183,9 @@ mod bites {
 
     #[test]
     fn unsafe_code() {
-        assert!(
-            lacks_forbid_unsafe(&file("lib.rs", "#![no_std]\n#![deny(unsafe_code)]")).is_some()
-        );
+        assert!(lacks_forbid_unsafe(&file("lib.rs", "#![no_std]\n#![deny(unsafe_code)]")).is_some());
         assert!(lacks_forbid_unsafe(&file("lib.rs", "// #![forbid(unsafe_code)]")).is_some());
-        assert!(
-            lacks_forbid_unsafe(&file("lib.rs", "//! Doc.\n#![forbid(unsafe_code)]")).is_none()
-        );
+        assert!(lacks_forbid_unsafe(&file("lib.rs", "//! Doc.\n#![forbid(unsafe_code)]")).is_none());
     }
 
     #[test]
@@ -255,20 +199,11 @@ mod bites {
             format!("file://{}", place("Users")),
             "/srv/checkout/core".to_owned(),
             format!("\"resolved\": \"https://registry.npmjs.{}/x.tgz\"", "org"),
-            format!(
-                "source = \"registry+https://github.com/rust-lang/crates.{}-index\"",
-                "io"
-            ),
+            format!("source = \"registry+https://github.com/rust-lang/crates.{}-index\"", "io"),
         ]
         .join("\n");
-        assert_eq!(
-            lines(&machine_names(&file("docs/x.md", &bad), &patterns)),
-            [1, 2, 3, 4, 5, 6, 7]
-        );
-        assert_eq!(
-            lines(&machine_names(&file("fuzz/Cargo.lock", &bad), &patterns)),
-            [1, 2, 3, 4, 5, 6]
-        );
+        assert_eq!(lines(&machine_names(&file("docs/x.md", &bad), &patterns)), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(lines(&machine_names(&file("fuzz/Cargo.lock", &bad), &patterns)), [1, 2, 3, 4, 5, 6]);
         let good = format!(
             "$HOME/.cache\n~/x\n$DIR{}\nexample.com{}\n#!/usr/bin/env bash\nnet{}",
             place("home"),

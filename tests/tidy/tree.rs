@@ -29,21 +29,14 @@ pub fn text_files() -> &'static [File] {
     static FILES: OnceLock<Vec<File>> = OnceLock::new();
     FILES.get_or_init(|| {
         let files: Vec<File> = listed().iter().filter_map(|path| try_read(path)).collect();
-        assert!(
-            files.iter().any(|f| f.path == "Cargo.toml"),
-            "the list of files is wrong: Cargo.toml is not in it"
-        );
+        assert!(files.iter().any(|f| f.path == "Cargo.toml"), "the list of files is wrong: Cargo.toml is not in it");
         files
     })
 }
 
 /// The Rust files below a folder ("" for all).
 pub fn rust_files(below: &str) -> Vec<File> {
-    text_files()
-        .iter()
-        .filter(|f| f.path.starts_with(below) && f.path.ends_with(".rs"))
-        .cloned()
-        .collect()
+    text_files().iter().filter(|f| f.path.starts_with(below) && f.path.ends_with(".rs")).cloned().collect()
 }
 
 pub fn read(path: &str) -> File {
@@ -52,33 +45,20 @@ pub fn read(path: &str) -> File {
 
 fn try_read(path: &str) -> Option<File> {
     let text = fs::read_to_string(root().join(path)).ok()?;
-    Some(File {
-        path: path.to_owned(),
-        text,
-    })
+    Some(File { path: path.to_owned(), text })
 }
 
 /// Asks git; in a tree without git (an unpacked archive) walks it.
 fn listed() -> Vec<String> {
     let git = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root())
         .output();
     if let Ok(out) = git
         && out.status.success()
         && !out.stdout.is_empty()
     {
-        return String::from_utf8_lossy(&out.stdout)
-            .split('\0')
-            .filter(|p| !p.is_empty())
-            .map(str::to_owned)
-            .collect();
+        return String::from_utf8_lossy(&out.stdout).split('\0').filter(|p| !p.is_empty()).map(str::to_owned).collect();
     }
     let mut found = Vec::new();
     walk(&root(), "", &mut found);
@@ -86,19 +66,11 @@ fn listed() -> Vec<String> {
 }
 
 fn walk(root: &Path, below: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(root.join(below))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir(root.join(below)).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
-        let path = if below.is_empty() {
-            name.clone()
-        } else {
-            format!("{below}/{name}")
-        };
+        let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
         let Ok(kind) = entry.file_type() else {
             continue;
         };
@@ -114,13 +86,8 @@ fn walk(root: &Path, below: &str, found: &mut Vec<String>) {
 /// One line for each script that `bash -n` refuses.
 pub fn unparsable_scripts(paths: &[String]) -> Vec<String> {
     let parse = |path: &String| {
-        let out = Command::new("bash")
-            .arg("-n")
-            .arg(root().join(path))
-            .output()
-            .expect("bash runs");
-        (!out.status.success())
-            .then(|| format!("{path}: {}", String::from_utf8_lossy(&out.stderr).trim()))
+        let out = Command::new("bash").arg("-n").arg(root().join(path)).output().expect("bash runs");
+        (!out.status.success()).then(|| format!("{path}: {}", String::from_utf8_lossy(&out.stderr).trim()))
     };
     paths.iter().filter_map(parse).collect()
 }
@@ -130,18 +97,10 @@ pub fn metadata() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
     METADATA.get_or_init(|| {
         let host = host();
-        let args = [
-            "metadata",
-            "--format-version",
-            "1",
-            "--filter-platform",
-            host.as_str(),
-        ];
+        let args = ["metadata", "--format-version", "1", "--filter-platform", host.as_str()];
         cargo(&[&args[..], &["--offline"]].concat())
             .or_else(|_| cargo(&args))
-            .unwrap_or_else(|error| {
-                panic!("cargo metadata failed; `cargo fetch` downloads what it needs:\n{error}")
-            })
+            .unwrap_or_else(|error| panic!("cargo metadata failed; `cargo fetch` downloads what it needs:\n{error}"))
     })
 }
 
@@ -151,27 +110,15 @@ pub fn outside_manifests() -> Vec<Value> {
         .into_iter()
         .filter(|path| root().join(path).exists())
         .map(|path| {
-            cargo(&[
-                "metadata",
-                "--format-version",
-                "1",
-                "--no-deps",
-                "--offline",
-                "--manifest-path",
-                path,
-            ])
-            .unwrap_or_else(|error| panic!("cargo cannot read {path}:\n{error}"))
+            cargo(&["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path", path])
+                .unwrap_or_else(|error| panic!("cargo cannot read {path}:\n{error}"))
         })
         .collect()
 }
 
 fn cargo(args: &[&str]) -> Result<Value, String> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(program)
-        .args(args)
-        .current_dir(root())
-        .output()
-        .map_err(|e| e.to_string())?;
+    let out = Command::new(program).args(args).current_dir(root()).output().map_err(|e| e.to_string())?;
     if !out.status.success() {
         return Err(String::from_utf8_lossy(&out.stderr).into_owned());
     }
@@ -180,14 +127,7 @@ fn cargo(args: &[&str]) -> Result<Value, String> {
 
 fn host() -> String {
     let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let out = Command::new(program)
-        .arg("-vV")
-        .current_dir(root())
-        .output()
-        .expect("rustc runs");
+    let out = Command::new(program).arg("-vV").current_dir(root()).output().expect("rustc runs");
     let text = String::from_utf8_lossy(&out.stdout);
-    text.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .expect("rustc -vV names its host")
-        .to_owned()
+    text.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc -vV names its host").to_owned()
 }

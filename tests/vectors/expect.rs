@@ -32,10 +32,7 @@ pub fn conn_ack(wire: &mut Wire, reason: u8) -> Result<wukong_proto::ConnAck, St
     }
 }
 
-pub fn send_ack(
-    wire: &mut Wire,
-    allowed: impl Fn(u8) -> bool,
-) -> Result<wukong_proto::SendAck, String> {
+pub fn send_ack(wire: &mut Wire, allowed: impl Fn(u8) -> bool) -> Result<wukong_proto::SendAck, String> {
     match frame(wire)? {
         Frame::SendAck(ack) if allowed(ack.reason.0) => Ok(ack),
         other => Err(format!("expected another SENDACK, got {other:?}")),
@@ -64,14 +61,7 @@ fn quiet(wire: &mut Wire) -> Found {
 
 /// `expected` as the vectors write it; `sends` tells that the bytes hold a SEND.
 pub fn consequence(wire: &mut Wire, expected: &str, unauthenticated: bool, sends: bool) -> Found {
-    let number = |prefix: &str| {
-        expected
-            .strip_prefix(prefix)?
-            .split(',')
-            .next()?
-            .parse::<u8>()
-            .ok()
-    };
+    let number = |prefix: &str| expected.strip_prefix(prefix)?.split(',').next()?.parse::<u8>().ok();
     if let Some(reason) = number("connack:") {
         let ack = conn_ack(wire, reason)?;
         if !ack.server_key.is_empty() || !ack.salt.is_empty() || ack.time_diff != 0 {
@@ -95,9 +85,7 @@ pub fn consequence(wire: &mut Wire, expected: &str, unauthenticated: bool, sends
         "accept" if unauthenticated => conn_ack(wire, 1).and_then(|_| alive(wire)),
         "accept" if sends => send_ack(wire, |r| r == 1).and_then(|_| alive(wire)),
         "accept" => alive(wire),
-        _ if expected.starts_with("hold:") => conn_ack(wire, 1)
-            .and_then(|_| pong(wire))
-            .and_then(|()| alive(wire)),
+        _ if expected.starts_with("hold:") => conn_ack(wire, 1).and_then(|_| pong(wire)).and_then(|()| alive(wire)),
         _ if expected.starts_with("suback or ignore") => {
             wire.write(&[0x70]);
             match frame(wire)? {
@@ -106,8 +94,6 @@ pub fn consequence(wire: &mut Wire, expected: &str, unauthenticated: bool, sends
                 other => Err(format!("expected SUBACK or PONG, got {other:?}")),
             }
         }
-        _ => Err(format!(
-            "this test does not know the consequence '{expected}'"
-        )),
+        _ => Err(format!("this test does not know the consequence '{expected}'")),
     }
 }

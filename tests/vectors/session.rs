@@ -9,9 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use std::time::Duration;
-use wukong_proto::{
-    ConnAck, Connect, Frame, ReasonCode, Send, Text, decode_one, encode_connect, encode_send,
-};
+use wukong_proto::{ConnAck, Connect, Frame, ReasonCode, Send, Text, decode_one, encode_connect, encode_send};
 use wukong_runtime::client::crypto::Keys;
 use wukong_runtime::client::session::send_signature;
 use wukong_tests::support::Server;
@@ -28,40 +26,20 @@ pub struct Fixed {
 
 impl Fixed {
     pub fn new(exchange: &Value) -> Fixed {
-        let text = |name: &str| {
-            exchange[name]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {name}"))
-                .to_owned()
-        };
+        let text = |name: &str| exchange[name].as_str().unwrap_or_else(|| panic!("no {name}")).to_owned();
         let secret: [u8; 32] = unhex(&text("clientPrivHex")).try_into().expect("32 bytes");
-        let keys = Keys::derive(
-            &StaticSecret::from(secret),
-            &text("serverKey"),
-            &text("salt"),
-        )
-        .expect("usable keys");
+        let keys = Keys::derive(&StaticSecret::from(secret), &text("serverKey"), &text("salt")).expect("usable keys");
         let (client_key, aes_key, salt) = (text("clientKey"), text("aesKey"), text("salt"));
-        Fixed {
-            secret,
-            client_key,
-            aes_key,
-            salt,
-            keys,
-        }
+        Fixed { secret, client_key, aes_key, salt, keys }
     }
 
     pub fn live(&self, ack: &ConnAck) -> Keys {
-        Keys::derive(&StaticSecret::from(self.secret), &ack.server_key, &ack.salt)
-            .expect("usable keys in CONNACK")
+        Keys::derive(&StaticSecret::from(self.secret), &ack.server_key, &ack.salt).expect("usable keys in CONNACK")
     }
 
     /// Without any look at the padding.
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let (key, iv) = (
-            self.aes_key.as_bytes().try_into().ok()?,
-            self.salt.as_bytes().try_into().ok()?,
-        );
+        let (key, iv) = (self.aes_key.as_bytes().try_into().ok()?, self.salt.as_bytes().try_into().ok()?);
         let (key, iv): ([u8; 16], [u8; 16]) = (key, iv);
         let decryptor = cbc::Decryptor::<aes::Aes128>::new(&key.into(), &iv.into());
         decryptor.decrypt_padded_vec_mut::<NoPadding>(cipher).ok()
@@ -69,19 +47,11 @@ impl Fixed {
 
     /// A SEND with the same strengths and defects under the live keys; anything else as it is.
     pub fn translate(&self, bytes: &[u8], version: u8, live: &Keys) -> Vec<u8> {
-        let Ok(Some((Frame::Send(old), used))) =
-            decode_one(&Bytes::copy_from_slice(bytes), version)
-        else {
+        let Ok(Some((Frame::Send(old), used))) = decode_one(&Bytes::copy_from_slice(bytes), version) else {
             return bytes.to_vec();
         };
-        let mut new = Send {
-            payload: self.translate_payload(&old.payload, live),
-            ..old.clone()
-        };
-        let (was, is) = (
-            text(send_signature(&self.keys, &old)),
-            text(send_signature(live, &new)),
-        );
+        let mut new = Send { payload: self.translate_payload(&old.payload, live), ..old.clone() };
+        let (was, is) = (text(send_signature(&self.keys, &old)), text(send_signature(live, &new)));
         if *old.msg_key == *was {
             new.msg_key = is.as_str().into();
         } else if *old.msg_key == *was.to_uppercase() {
@@ -94,10 +64,7 @@ impl Fixed {
     }
 
     fn translate_payload(&self, payload: &Bytes, live: &Keys) -> Bytes {
-        let cipher = STANDARD
-            .decode(payload)
-            .ok()
-            .filter(|c| !c.is_empty() && c.len() % 16 == 0);
+        let cipher = STANDARD.decode(payload).ok().filter(|c| !c.is_empty() && c.len() % 16 == 0);
         let Some(plain) = cipher.and_then(|c| self.decrypt(&c)) else {
             return payload.clone();
         };
@@ -112,14 +79,8 @@ fn text(hex: [u8; 32]) -> String {
 }
 
 pub fn unhex(hex: &str) -> Vec<u8> {
-    assert!(
-        hex.len().is_multiple_of(2) && hex.is_ascii(),
-        "not hexadecimal: {hex}"
-    );
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal"))
-        .collect()
+    assert!(hex.len().is_multiple_of(2) && hex.is_ascii(), "not hexadecimal: {hex}");
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
 }
 
 /// A CONNECT of `uid` with the client's fixed key.
@@ -139,13 +100,7 @@ pub fn connect_frame(fixed: &Fixed, uid: &str, version: u8) -> Vec<u8> {
 }
 
 /// A connection that is logged in.
-pub fn open(
-    server: &Server,
-    transport: Transport,
-    fixed: &Fixed,
-    uid: &str,
-    version: u8,
-) -> (Wire, Keys) {
+pub fn open(server: &Server, transport: Transport, fixed: &Fixed, uid: &str, version: u8) -> (Wire, Keys) {
     let mut wire = Wire::open(server, transport, version);
     wire.write(&connect_frame(fixed, uid, version));
     match wire.next(Duration::from_secs(5)) {

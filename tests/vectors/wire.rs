@@ -33,18 +33,10 @@ pub struct Wire {
 
 impl Wire {
     pub fn open(server: &Server, transport: Transport, version: u8) -> Wire {
-        let addr = if transport == Transport::Tcp {
-            server.tcp()
-        } else {
-            server.ws()
-        };
+        let addr = if transport == Transport::Tcp { server.tcp() } else { server.ws() };
         let stream = TcpStream::connect(&addr).expect("the server listens");
         stream.set_nodelay(true).expect("an option");
-        let mut wire = Wire {
-            stream,
-            ws: None,
-            decoder: Decoder::new(version),
-        };
+        let mut wire = Wire { stream, ws: None, decoder: Decoder::new(version) };
         if transport == Transport::Ws {
             let mut out = BytesMut::new();
             wire.ws = Some(Ws::begin(&addr, random(), &mut out));
@@ -52,11 +44,7 @@ impl Wire {
             let deadline = Instant::now() + Duration::from_secs(5);
             while !wire.ws.as_ref().is_some_and(Ws::is_open) {
                 assert!(Instant::now() < deadline, "the upgrade is not answered");
-                assert_eq!(
-                    wire.next(Duration::from_millis(20)),
-                    Got::Nothing,
-                    "an answer to nothing"
-                );
+                assert_eq!(wire.next(Duration::from_millis(20)), Got::Nothing, "an answer to nothing");
             }
         }
         wire
@@ -89,16 +77,12 @@ impl Wire {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            self.stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .expect("a time-out");
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a time-out");
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Got::Closed,
                 Ok(n) => match &mut self.ws {
                     Some(ws) => ws.feed(&chunk[..n]),
-                    None => self
-                        .decoder
-                        .feed(bytes::Bytes::copy_from_slice(&chunk[..n])),
+                    None => self.decoder.feed(bytes::Bytes::copy_from_slice(&chunk[..n])),
                 },
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     if left.is_zero() {

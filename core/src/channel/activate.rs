@@ -20,12 +20,7 @@ const TAIL_PAGE: u32 = 1_024;
 
 impl Channels {
     /// The channel in memory, loading it if need be. `None`: no room.
-    pub(super) fn activate(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        key: &ChannelKey,
-    ) -> Option<u32> {
+    pub(super) fn activate(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey) -> Option<u32> {
         if let Some(index) = self.by_key.get(key) {
             return Some(*index);
         }
@@ -33,10 +28,7 @@ impl Channels {
         if self.slab.len() >= limits::CHANNELS_MAX || !slots.leads(slot) {
             return None;
         }
-        let key = ChannelKey {
-            id: key.id.detached(),
-            kind: key.kind,
-        };
+        let key = ChannelKey { id: key.id.detached(), kind: key.kind };
         let activation = self.next_activation;
         let channel = Channel::new(ctx, key.clone(), activation);
         self.next_activation += 1;
@@ -80,21 +72,10 @@ impl Channels {
         let Some(channel) = self.get(index, activation) else {
             return;
         };
-        let rows: Option<Vec<Option<Bytes>>> = found.and_then(|f| {
-            f.into_iter()
-                .map(|f| {
-                    if let Found::Point(p) = f {
-                        Some(p)
-                    } else {
-                        None
-                    }
-                })
-                .collect()
-        });
-        let (assignment, meta) = (
-            keys::assignment(channel.slot, &channel.key),
-            keys::channel_meta(channel.slot, &channel.key),
-        );
+        let rows: Option<Vec<Option<Bytes>>> =
+            found.and_then(|f| f.into_iter().map(|f| if let Found::Point(p) = f { Some(p) } else { None }).collect());
+        let (assignment, meta) =
+            (keys::assignment(channel.slot, &channel.key), keys::channel_meta(channel.slot, &channel.key));
         let Some(rows) = rows else {
             slots.read_done(channel.slot, &assignment, None);
             slots.read_done(channel.slot, &meta, None);
@@ -129,32 +110,15 @@ impl Channels {
     /// Asks the slot for leadership: Create, or a new epoch by ElectSole.
     fn claim(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, current: Option<Assignment>) {
         let channel = &self.slab[index as usize];
-        let (leader, incarnation) = (
-            Replica {
-                node: ctx.config.node,
-                store: ctx.store,
-            },
-            ctx.incarnation,
-        );
+        let (leader, incarnation) = (Replica { node: ctx.config.node, store: ctx.store }, ctx.incarnation);
         let key = channel.key.clone();
         let command = match current {
-            Some(a) if !a.deleted => Command::ElectSole {
-                channel: key,
-                generation: a.generation,
-                epoch: a.epoch,
-                leader,
-                incarnation,
-            },
-            _ => Command::CreateChannel {
-                channel: key,
-                leader,
-                incarnation,
-            },
+            Some(a) if !a.deleted => {
+                Command::ElectSole { channel: key, generation: a.generation, epoch: a.epoch, leader, incarnation }
+            }
+            _ => Command::CreateChannel { channel: key, leader, incarnation },
         };
-        let waiter = Waiter::Channel {
-            index,
-            activation: channel.activation,
-        };
+        let waiter = Waiter::Channel { index, activation: channel.activation };
         let slot = channel.slot;
         if !slots.propose(ctx, slot, command, waiter) {
             self.stop(ctx, index);
@@ -162,26 +126,20 @@ impl Channels {
     }
 
     /// The slot answered.
-    pub fn on_assigned(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        index: u32,
-        activation: u64,
-        outcome: Outcome,
-    ) {
+    pub fn on_assigned(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, outcome: Outcome) {
         let Some(channel) = self.get(index, activation) else {
             return;
         };
         match outcome {
-            Outcome::Assigned {
-                assignment,
-                stale: true,
-            } => self.claim(ctx, slots, index, Some(assignment)),
-            Outcome::Assigned {
-                assignment,
-                stale: false,
-            } => {
+            Outcome::Assigned { assignment, stale: true } => {
+                let me = Replica { node: ctx.config.node, store: ctx.store };
+                if assignment.voters == [me] {
+                    self.claim(ctx, slots, index, Some(assignment));
+                } else {
+                    self.stop(ctx, index);
+                }
+            }
+            Outcome::Assigned { assignment, stale: false } => {
                 if channel.has_head && channel.head.generation != assignment.generation {
                     // The channel was deleted and made anew: another log.
                     channel.has_head = false;
@@ -273,14 +231,7 @@ impl Channels {
     }
 
     /// A user's membership row is committed.
-    pub fn on_membership(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        index: u32,
-        activation: u64,
-        uid: &Text,
-    ) {
+    pub fn on_membership(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, uid: &Text) {
         let Some(channel) = self.get(index, activation) else {
             return;
         };
@@ -297,12 +248,7 @@ impl Channels {
             channel.dir_ready_uids.clear();
             let (slot, key) = (channel.slot, channel.key.clone());
             // Repeating the rows after a crash is harmless, so nobody waits for this.
-            slots.propose(
-                ctx,
-                slot,
-                Command::SetDirectoryReady { channel: key },
-                Waiter::Nobody,
-            );
+            slots.propose(ctx, slot, Command::SetDirectoryReady { channel: key }, Waiter::Nobody);
             self.release_acks(ctx, index);
         }
     }
@@ -310,12 +256,7 @@ impl Channels {
 
 impl Channel {
     /// Takes over what the rows say.
-    fn recover(
-        &mut self,
-        head: Option<&Bytes>,
-        dirty: bool,
-        meta: Option<Bytes>,
-    ) -> Result<(), Damaged> {
+    fn recover(&mut self, head: Option<&Bytes>, dirty: bool, meta: Option<Bytes>) -> Result<(), Damaged> {
         if let Some(row) = head {
             self.head = ChannelHead::decode(row)?;
             self.has_head = true;
@@ -326,17 +267,10 @@ impl Channel {
         let h = &self.head;
         let log = Log::recovered(h.end, Vec::new(), h.end.index);
         let hw = if dirty { h.hw } else { h.end.index };
-        self.group = Group::new(Recovered {
-            epoch: h.epoch,
-            log,
-            hw,
-        });
-        (self.distributed, self.pushed) = (h.distributed, h.distributed);
+        self.group = Group::new(Recovered { epoch: h.epoch, log, hw });
+        self.distributed = h.distributed;
         self.head_written_at = h.end.index;
-        let ready = meta
-            .map(|m| ChannelMeta::decode(&m))
-            .transpose()?
-            .is_some_and(|m| m.directory_ready);
+        let ready = meta.map(|m| ChannelMeta::decode(&m)).transpose()?.is_some_and(|m| m.directory_ready);
         // Commands are read by their own rows, not by the conversation list.
         if ready || self.key.id.ends_with(id::CMD_SUFFIX) {
             self.directory = Directory::Ready;
@@ -346,10 +280,7 @@ impl Channel {
 
     /// A settled channel evicted and loaded again by the same process goes on in its epoch.
     fn may_resume(&self, ctx: &Ctx, a: &Assignment) -> bool {
-        let me = Replica {
-            node: ctx.config.node,
-            store: ctx.store,
-        };
+        let me = Replica { node: ctx.config.node, store: ctx.store };
         let same = self.has_head && !self.dirty && self.head.generation == a.generation;
         same && !a.deleted
             && a.leader == Some((me, ctx.incarnation))
@@ -359,11 +290,7 @@ impl Channel {
 
     fn load_tail(&mut self, ctx: &mut Ctx, index: u32) {
         self.tail_loading = true;
-        let from = self
-            .tail
-            .last()
-            .map_or(self.head.distributed.min(self.head.end.index), |r| r.seq)
-            + 1;
+        let from = self.tail.last().map_or(self.head.distributed.min(self.head.end.index), |r| r.seq) + 1;
         ctx.load(
             LoadWaiter::ChannelTail(index, self.activation),
             [Query::Range {
@@ -399,14 +326,11 @@ impl Channel {
                 channel: self.key.clone(),
                 record,
                 origin: None,
+                again: true,
             }));
         }
         let epoch = self.head.epoch.max(log.end().epoch);
-        self.group = Group::new(Recovered {
-            epoch,
-            log,
-            hw: self.group.hw,
-        });
+        self.group = Group::new(Recovered { epoch, log, hw: self.group.hw });
         Ok(())
     }
 
@@ -425,16 +349,7 @@ impl Channel {
             let to = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
             let from = ctx.me();
             let (uid, channel) = (Text::from(uid), self.key.clone());
-            ctx.reply(
-                to,
-                Reply::EnsureMembership {
-                    uid,
-                    channel,
-                    from,
-                    index,
-                    activation: self.activation,
-                },
-            );
+            ctx.reply(to, Reply::EnsureMembership { uid, channel, from, index, activation: self.activation });
         };
         if let Some((a, b)) = id::split(&self.key.id) {
             ask(a);
@@ -442,11 +357,7 @@ impl Channel {
                 ask(b);
             }
         }
-        self.directory = if missing == 0 {
-            Directory::Ready
-        } else {
-            Directory::Waiting { missing }
-        };
+        self.directory = if missing == 0 { Directory::Ready } else { Directory::Waiting { missing } };
         if missing > 0 {
             let at = ctx.now.mono + limits::DIRECTORY_RETRY;
             if at < self.timer_at {

@@ -52,21 +52,10 @@ impl Channels {
                 answer_unstored(ctx, &event, ReasonCode::SYSTEM_ERROR);
                 continue;
             }
-            if let Some(reason) = refused(&event) {
-                answer_unstored(ctx, &event, reason);
-                continue;
-            }
             let admitted = self.prepare(index, event);
             let channel = &mut self.slab[index as usize];
-            if channel
-                .parked
-                .iter()
-                .any(|p| p.admitted.event.from_uid == admitted.event.from_uid)
-            {
-                channel.parked.push_back(Parked {
-                    admitted,
-                    load: None,
-                });
+            if channel.parked.iter().any(|p| p.admitted.event.from_uid == admitted.event.from_uid) {
+                channel.parked.push_back(Parked { admitted, load: None });
                 continue;
             }
             self.decide(ctx, index, admitted, &mut queries);
@@ -78,16 +67,10 @@ impl Channels {
     fn prepare(&self, index: u32, event: Box<SendEvent>) -> Admitted {
         let channel = &self.slab[index as usize];
         let id = (channel.slot.0, channel.no().0);
-        let key = (!event.client_msg_no.is_empty()).then(|| {
-            self.dedup
-                .fingerprint(id, &event.from_uid, &event.client_msg_no)
-        });
+        let key = (!event.client_msg_no.is_empty())
+            .then(|| self.dedup.fingerprint(id, &event.from_uid, &event.client_msg_no));
         let payload_hash = payload_hash(&event.payload);
-        Admitted {
-            event,
-            key,
-            payload_hash,
-        }
+        Admitted { event, key, payload_hash }
     }
 
     /// Sends one event on, or parks it on the load being gathered.
@@ -95,10 +78,7 @@ impl Channels {
         match self.dedup_step(ctx, index, admitted) {
             Verdict::Append(a) => self.slab[index as usize].make_ready(ctx, index, a),
             Verdict::Look(admitted, key) => {
-                queries.push(Query::Get {
-                    family: Family::Index,
-                    key,
-                });
+                queries.push(Query::Get { family: Family::Index, key });
                 let channel = &mut self.slab[index as usize];
                 let load = channel.next_load;
                 if ctx.mutant(Mutant::SendackDroppedOnPark) {
@@ -109,10 +89,7 @@ impl Channels {
                     queries.pop();
                     return;
                 }
-                channel.parked.push_back(Parked {
-                    admitted,
-                    load: Some(load),
-                });
+                channel.parked.push_back(Parked { admitted, load: Some(load) });
             }
             Verdict::Dealt => {}
         }
@@ -127,10 +104,7 @@ impl Channels {
         channel.parked_loads += 1;
         let load = channel.next_load;
         channel.next_load += 1;
-        ctx.load(
-            LoadWaiter::ChannelDedup(index, channel.activation, load),
-            queries,
-        );
+        ctx.load(LoadWaiter::ChannelDedup(index, channel.activation, load), queries);
     }
 
     fn dedup_step(&mut self, ctx: &mut Ctx, index: u32, a: Admitted) -> Verdict {
@@ -161,30 +135,20 @@ impl Channels {
         if believed {
             return Verdict::Append(a);
         }
-        let row = keys::dedup(
-            channel.slot,
-            channel.no(),
-            &a.event.from_uid,
-            &a.event.client_msg_no,
-        );
+        let row = keys::dedup(channel.slot, channel.no(), &a.event.from_uid, &a.event.client_msg_no);
         Verdict::Look(a, row)
     }
 
     /// A resend of what is already in the log: the stored id and seq, and nothing else happens (4.8.3).
-    fn answer_repeat(
-        &mut self,
-        ctx: &mut Ctx,
-        index: u32,
-        event: Box<SendEvent>,
-        hash: u64,
-        stored: Stored,
-    ) {
+    fn answer_repeat(&mut self, ctx: &mut Ctx, index: u32, event: Box<SendEvent>, hash: u64, stored: Stored) {
         if hash != stored.payload_hash {
             return answer_unstored(ctx, &event, ReasonCode::IDEMPOTENCY_CONFLICT);
         }
         ctx.counters.dedup_hits += 1;
         let promise = Promise {
-            event,
+            conn: event.conn,
+            owed_id: event.message_id,
+            deadline: event.deadline,
             message_id: stored.message_id,
             seq: stored.seq,
         };
@@ -197,14 +161,7 @@ impl Channels {
     }
 
     /// Dedup rows were read; `None` = the store could not.
-    pub fn on_dedup_rows(
-        &mut self,
-        ctx: &mut Ctx,
-        index: u32,
-        activation: u64,
-        load: u64,
-        found: Option<Vec<Found>>,
-    ) {
+    pub fn on_dedup_rows(&mut self, ctx: &mut Ctx, index: u32, activation: u64, load: u64, found: Option<Vec<Found>>) {
         let Some(channel) = self.get(index, activation) else {
             return;
         };
@@ -215,9 +172,7 @@ impl Channels {
         let mut queries = Vec::new();
         let parked = core::mem::take(&mut channel.parked);
         for p in parked {
-            let sender_waits = kept
-                .iter()
-                .any(|k| k.admitted.event.from_uid == p.admitted.event.from_uid);
+            let sender_waits = kept.iter().any(|k| k.admitted.event.from_uid == p.admitted.event.from_uid);
             match p.load {
                 Some(l) if l == load => {
                     debug_assert!(!sender_waits, "one sender has one load at a time");
@@ -250,11 +205,7 @@ impl Channels {
             Some(Some(Found::Point(None))) => self.slab[index as usize].make_ready(ctx, index, a),
             Some(Some(Found::Point(Some(row)))) => match DedupRow::decode(&row) {
                 Ok(d) => {
-                    let stored = Stored {
-                        seq: d.seq,
-                        message_id: d.message_id,
-                        payload_hash: d.payload_hash,
-                    };
+                    let stored = Stored { seq: d.seq, message_id: d.message_id, payload_hash: d.payload_hash };
                     self.remember(key, index, stored);
                     // Later events of the sender with the same key attached to this one meanwhile.
                     let channel = &mut self.slab[index as usize];
@@ -319,11 +270,10 @@ impl Channel {
     }
 }
 
-fn refused(event: &SendEvent) -> Option<ReasonCode> {
-    CHANNEL_SEND_CHAIN
-        .iter()
-        .find_map(|stage| match (stage.run)(event) {
-            Flow::Continue => None,
-            Flow::Stop(reason) => Some(reason),
-        })
+/// What the chain says of a SEND before it is queued.
+pub(super) fn refused(event: &SendEvent) -> Option<ReasonCode> {
+    CHANNEL_SEND_CHAIN.iter().find_map(|stage| match (stage.run)(event) {
+        Flow::Continue => None,
+        Flow::Stop(reason) => Some(reason),
+    })
 }

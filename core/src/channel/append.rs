@@ -3,7 +3,7 @@
 use super::dedup::Stored;
 use super::{Admitted, Channel, Channels, Directory, EntryPromise, Promise, Stage};
 use crate::ctx::{Ctx, PersistWaiter};
-use crate::event::mail::{Delivery, Reply};
+use crate::event::mail::{Delivery, Reply, SendEvent};
 use crate::limits;
 use crate::mutants::Mutant;
 use crate::output::PersistClass;
@@ -39,12 +39,10 @@ impl Channels {
         if let Some((epoch, at)) = owed {
             let superseded = channel.group.log.superseded_mark();
             if let Some(old) = superseded {
-                ctx.batch()
-                    .delete(Family::Marks, &keys::mark(channel.slot, channel.no(), old));
+                ctx.batch().delete(Family::Marks, &keys::mark(channel.slot, channel.no(), old));
             }
             let key = keys::mark(channel.slot, channel.no(), epoch);
-            ctx.batch()
-                .put_with(Family::Marks, &key, |out| Mark { at }.encode(out));
+            ctx.batch().put_with(Family::Marks, &key, |out| Mark { at }.encode(out));
             channel.head.epoch = epoch;
         }
         let first = channel.group.append(batch.len() as u64);
@@ -55,14 +53,10 @@ impl Channels {
         }
         if !channel.dirty {
             channel.dirty = true;
-            ctx.batch()
-                .put(Family::Raft, &keys::dirty(channel.slot, &channel.key), &[]);
+            ctx.batch().put(Family::Raft, &keys::dirty(channel.slot, &channel.key), &[]);
         }
         let end = channel.group.log.end().index;
-        if owed.is_some()
-            || !channel.has_head
-            || end - channel.head_written_at >= limits::HEAD_EVERY
-        {
+        if owed.is_some() || !channel.has_head || end - channel.head_written_at >= limits::HEAD_EVERY {
             channel.write_head(ctx);
         }
         channel.appending = true;
@@ -93,60 +87,25 @@ impl Channels {
     fn commit(&mut self, ctx: &mut Ctx, index: u32) {
         let hw = self.slab[index as usize].group.hw;
         while let Some((seq, entry)) = self.slab[index as usize].held.release(hw) {
-            let EntryPromise {
-                event,
-                key,
-                delivery,
-                payload_hash,
-            } = entry;
+            let EntryPromise { event, key, delivery, payload_hash } = entry;
             let message_id = event.message_id;
             if let Some(key) = key {
-                self.remember(
-                    key,
-                    index,
-                    Stored {
-                        seq,
-                        message_id,
-                        payload_hash,
-                    },
-                );
+                self.remember(key, index, Stored { seq, message_id, payload_hash });
                 let channel = &mut self.slab[index as usize];
                 if !channel.attached.is_empty() {
-                    let (same, other): (Vec<_>, Vec<_>) = core::mem::take(&mut channel.attached)
-                        .into_iter()
-                        .partition(|(k, _)| *k == key);
+                    let (same, other): (Vec<_>, Vec<_>) =
+                        core::mem::take(&mut channel.attached).into_iter().partition(|(k, _)| *k == key);
                     channel.attached = other;
-                    channel.promise(
-                        ctx,
-                        Promise {
-                            event,
-                            message_id,
-                            seq,
-                        },
-                    );
+                    channel.promise(ctx, Promise::of(&event, message_id, seq));
                     for (_, event) in same {
-                        channel.promise(
-                            ctx,
-                            Promise {
-                                event,
-                                message_id,
-                                seq,
-                            },
-                        );
+                        channel.promise(ctx, Promise::of(&event, message_id, seq));
                     }
                     channel.outgoing.push_back(delivery);
                     continue;
                 }
             }
             let channel = &mut self.slab[index as usize];
-            channel.promise(
-                ctx,
-                Promise {
-                    event,
-                    message_id,
-                    seq,
-                },
-            );
+            channel.promise(ctx, Promise::of(&event, message_id, seq));
             channel.outgoing.push_back(delivery);
         }
         let channel = &mut self.slab[index as usize];
@@ -188,11 +147,7 @@ impl Channel {
     }
 
     fn write_entry(&mut self, ctx: &mut Ctx, scratch: &mut BytesMut, seq: u64, admitted: Admitted) {
-        let Admitted {
-            mut event,
-            key,
-            payload_hash,
-        } = admitted;
+        let Admitted { mut event, key, payload_hash } = admitted;
         let record = Record {
             seq,
             epoch: self.group.epoch,
@@ -210,44 +165,19 @@ impl Channel {
         };
         let (slot, no) = (self.slot, self.head.channel_no);
         let batch = ctx.batch();
-        batch.put_with(Family::Log, &keys::log(slot, no, seq), |out| {
-            record.encode(out)
-        });
+        batch.put_with(Family::Log, &keys::log(slot, no, seq), |out| record.encode(out));
         if key.is_some() {
             keys::dedup_into(scratch, slot, no, &record.from_uid, &record.client_msg_no);
-            let row = DedupRow {
-                seq,
-                message_id: record.message_id,
-                payload_hash,
-            };
+            let row = DedupRow { seq, message_id: record.message_id, payload_hash };
             batch.put_with(Family::Index, scratch, |out| row.encode(out));
         }
-        let place = crate::store::rows::Place {
-            channel_no: no,
-            seq,
-        };
-        batch.put_with(
-            Family::Index,
-            &keys::message_id(slot, record.message_id),
-            |out| place.encode(out),
-        );
+        let place = crate::store::rows::Place { channel_no: no, seq };
+        batch.put_with(Family::Index, &keys::message_id(slot, record.message_id), |out| place.encode(out));
         keys::sender_into(scratch, slot, no, &record.from_uid);
         let own = crate::store::rows::Counter { value: seq };
         batch.put_with(Family::Index, scratch, |out| own.encode(out));
-        let delivery = Arc::new(Delivery {
-            channel: self.key.clone(),
-            record,
-            origin: Some(event.conn),
-        });
-        let (epoch, entry) = (
-            self.group.epoch,
-            EntryPromise {
-                event,
-                key,
-                delivery,
-                payload_hash,
-            },
-        );
+        let delivery = Arc::new(Delivery { channel: self.key.clone(), record, origin: Some(event.conn), again: false });
+        let (epoch, entry) = (self.group.epoch, EntryPromise { event, key, delivery, payload_hash });
         self.held.hold(epoch, seq, entry);
     }
 
@@ -259,10 +189,7 @@ impl Channel {
         self.has_head = true;
         self.head_written_at = self.head.end.index;
         let head = &self.head;
-        ctx.batch()
-            .put_with(Family::Raft, &keys::head(self.slot, &self.key), |out| {
-                head.encode(out)
-            });
+        ctx.batch().put_with(Family::Raft, &keys::head(self.slot, &self.key), |out| head.encode(out));
     }
 
     /// An ack whose entry is committed: it leaves now, or once both participants see the conversation (INV-34).
@@ -275,13 +202,19 @@ impl Channel {
     }
 }
 
+impl Promise {
+    const fn of(event: &SendEvent, message_id: i64, seq: u64) -> Self {
+        Self { conn: event.conn, owed_id: event.message_id, deadline: event.deadline, message_id, seq }
+    }
+}
+
 fn send_ack(ctx: &mut Ctx, p: &Promise) {
     let ack = Reply::SendAck {
-        conn: p.event.conn,
-        owed_id: p.event.message_id,
+        conn: p.conn,
+        owed_id: p.owed_id,
         message_id: p.message_id,
         seq: p.seq,
         reason: ReasonCode::SUCCESS,
     };
-    ctx.reply(p.event.conn.shard, ack);
+    ctx.reply(p.conn.shard, ack);
 }

@@ -19,10 +19,7 @@ pub struct Stage {
 }
 
 /// The chain of a SEND at the channel authority. What follows it is not a choice: dedup, append.
-pub const CHANNEL_SEND_CHAIN: &[Stage] = &[Stage {
-    name: "permission",
-    run: permission,
-}];
+pub const CHANNEL_SEND_CHAIN: &[Stage] = &[Stage { name: "permission", run: permission }];
 
 /// Person channels: everyone may write to everyone, but nobody in another's name (semantics 4.6.4 without lists).
 fn permission(event: &SendEvent) -> Flow {

@@ -71,12 +71,7 @@ impl Dedup {
 
     /// `channel` = (slot, channel number), unique in this store.
     #[must_use]
-    pub fn fingerprint(
-        &self,
-        channel: (u16, u64),
-        sender: &str,
-        client_msg_no: &str,
-    ) -> Fingerprint {
+    pub fn fingerprint(&self, channel: (u16, u64), sender: &str, client_msg_no: &str) -> Fingerprint {
         let half = |state: &foldhash::fast::FixedState| {
             let mut h = state.build_hasher();
             h.write_u16(channel.0);
@@ -92,9 +87,7 @@ impl Dedup {
     #[must_use]
     pub fn get(&mut self, key: Fingerprint) -> Option<Known> {
         if let Some(hash) = self.pending.get(&key) {
-            return Some(Known::Pending {
-                payload_hash: *hash,
-            });
+            return Some(Known::Pending { payload_hash: *hash });
         }
         let at = *self.map.get(&key)?;
         self.unlink(at);
@@ -120,13 +113,7 @@ impl Dedup {
             self.unlink(at);
             self.link(at);
         } else {
-            let at = self.nodes.insert(Node {
-                key,
-                channel,
-                stored,
-                newer: NONE,
-                older: NONE,
-            }) as u32;
+            let at = self.nodes.insert(Node { key, channel, stored, newer: NONE, older: NONE }) as u32;
             self.map.insert(key, at);
             self.link(at);
         }
@@ -172,9 +159,7 @@ impl Dedup {
 /// FNV-1a 64 of a payload (semantics 4.8.3).
 #[must_use]
 pub fn payload_hash(payload: &[u8]) -> u64 {
-    payload.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    payload.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -182,11 +167,7 @@ mod tests {
     use super::*;
 
     fn stored(seq: u64) -> Stored {
-        Stored {
-            seq,
-            message_id: seq as i64,
-            payload_hash: 0,
-        }
+        Stored { seq, message_id: seq as i64, payload_hash: 0 }
     }
 
     #[test]
@@ -208,11 +189,9 @@ mod tests {
     fn keys_differ_by_each_part() {
         let d = Dedup::new([1, 2, 3], 0);
         let base = d.fingerprint((1, 1), "ab", "c");
-        for other in [
-            d.fingerprint((1, 2), "ab", "c"),
-            d.fingerprint((1, 1), "a", "bc"),
-            d.fingerprint((2, 1), "ab", "c"),
-        ] {
+        for other in
+            [d.fingerprint((1, 2), "ab", "c"), d.fingerprint((1, 1), "a", "bc"), d.fingerprint((2, 1), "ab", "c")]
+        {
             assert_ne!(base, other);
         }
     }

@@ -42,52 +42,32 @@ impl Channels {
     /// Pushes what is committed, as far as the targets have credit.
     pub(super) fn distribute(&mut self, ctx: &mut Ctx, index: u32) {
         let channel = &mut self.slab[index as usize];
-        if channel
-            .outgoing
-            .front()
-            .is_none_or(|d| d.record.seq > channel.group.hw)
-        {
+        if channel.waits_credit || channel.outgoing.front().is_none_or(|d| d.record.seq > channel.group.hw) {
             return;
         }
         loop {
             let hw = channel.group.hw;
-            let n = channel
-                .outgoing
-                .iter()
-                .take(PUSH_ENTRIES_MAX)
-                .take_while(|d| d.record.seq <= hw)
-                .count();
+            let n = channel.outgoing.iter().take(PUSH_ENTRIES_MAX).take_while(|d| d.record.seq <= hw).count();
             if n == 0 {
                 return;
             }
-            if let Some((short_of, _)) = channel
-                .targets
-                .iter()
-                .find(|(to, _)| !ctx.has_credit(*to, WorkClass::Push))
-            {
+            if let Some((short_of, _)) = channel.targets.iter().find(|(to, _)| !ctx.has_credit(*to, WorkClass::Push)) {
                 if ctx.mutant(Mutant::MailLostWhenFull) {
                     channel.outgoing.drain(..n);
                     continue;
                 }
-                if !core::mem::replace(&mut channel.waits_credit, true) {
-                    ctx.wait_credit(*short_of, WorkClass::Push, RunKey::Channel(index));
-                }
-                return;
+                channel.waits_credit = true;
+                return ctx.wait_credit(*short_of, WorkClass::Push, RunKey::ChannelCredited(index));
             }
             let deliveries: Deliveries = channel.outgoing.drain(..n).collect();
             let upto = deliveries.last().map_or(0, |d| d.record.seq);
             let push = channel.next_push;
             channel.next_push += 1;
-            channel.pushed = upto;
             let early = ctx.mutant(Mutant::DistributedOnSend);
             channel.pushes.push_back(PushInFlight {
                 id: push,
                 upto,
-                waiting: if early {
-                    0
-                } else {
-                    channel.targets.len() as u8
-                },
+                waiting: if early { 0 } else { channel.targets.len() as u8 },
             });
             for (to, uids) in &channel.targets {
                 let push = Push {
@@ -102,6 +82,15 @@ impl Channels {
             }
             channel.advance_distributed();
         }
+    }
+
+    /// The credit that a channel waited for came.
+    pub fn credited(&mut self, ctx: &mut Ctx, index: u32) -> usize {
+        if let Some(channel) = self.slab.get_mut(index as usize) {
+            channel.waits_credit = false;
+            self.distribute(ctx, index);
+        }
+        1
     }
 
     /// A target's lanes took a push.
@@ -121,10 +110,7 @@ impl Channels {
             return;
         };
         let targets = targets(ctx, &channel.id);
-        if targets
-            .iter()
-            .any(|(to, _)| !ctx.has_credit(*to, WorkClass::Push))
-        {
+        if targets.iter().any(|(to, _)| !ctx.has_credit(*to, WorkClass::Push)) {
             return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
         let record = Record {
@@ -140,11 +126,7 @@ impl Channels {
             payload: core::mem::take(&mut event.payload),
             ..Record::default()
         };
-        let delivery = Arc::new(Delivery {
-            channel,
-            record,
-            origin: Some(event.conn),
-        });
+        let delivery = Arc::new(Delivery { channel, record, origin: Some(event.conn), again: false });
         for (to, uids) in targets {
             // No channel waits for its acceptance: activation 0 is never in memory.
             let push = Push {

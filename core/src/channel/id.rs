@@ -20,15 +20,25 @@ pub fn has_reserved(s: &str) -> bool {
     s.bytes().any(|b| matches!(b, b'@' | b'#' | b'&'))
 }
 
+/// Whether a uid may be used by a client or given to the API (semantics 1.12). The error says what is wrong.
+///
+/// # Errors
+/// It is blank, too long, or reserved.
+pub fn check_uid(uid: &str) -> Result<(), &'static str> {
+    if uid.trim().is_empty() || uid.len() > limits::UID_MAX || has_reserved(uid) {
+        return Err("a uid must be 1 to 120 bytes and must not contain @, # or &");
+    }
+    if uid.ends_with(CMD_SUFFIX) || uid == SYSTEM_UID || uid == SYSTEM_DEVICE {
+        return Err("this uid is the server's own; choose another");
+    }
+    Ok(())
+}
+
 /// Canonical id of the person channel of two uids: larger CRC-32 first, on equality the bytewise larger (4.2.1).
 #[must_use]
 pub fn compose(a: &str, b: &str) -> Text {
     let (ha, hb) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
-    let (x, y) = if (ha, a.as_bytes()) >= (hb, b.as_bytes()) {
-        (a, b)
-    } else {
-        (b, a)
-    };
+    let (x, y) = if (ha, a.as_bytes()) >= (hb, b.as_bytes()) { (a, b) } else { (b, a) };
     let mut s = String::with_capacity(x.len() + 1 + y.len());
     s.push_str(x);
     s.push('@');
@@ -86,10 +96,7 @@ pub fn stored(from: &str, id: &str, kind: u8) -> Result<ChannelKey, ReasonCode> 
     if bad {
         return Err(ReasonCode::CHANNEL_ID_ERROR);
     }
-    Ok(ChannelKey {
-        id: compose(from, id),
-        kind,
-    })
+    Ok(ChannelKey { id: compose(from, id), kind })
 }
 
 #[cfg(test)]
@@ -98,12 +105,7 @@ mod tests {
 
     #[test]
     fn compose_is_symmetric_and_splits_back() {
-        for (a, b) in [
-            ("u1", "u2"),
-            ("a", "a"),
-            ("群一", "x"),
-            ("plumless", "buckeroo"),
-        ] {
+        for (a, b) in [("u1", "u2"), ("a", "a"), ("群一", "x"), ("plumless", "buckeroo")] {
             let id = compose(a, b);
             assert_eq!(id, compose(b, a));
             let (x, y) = split(&id).unwrap();
@@ -118,25 +120,10 @@ mod tests {
 
     #[test]
     fn reserved_ids_are_refused() {
-        for id in [
-            "",
-            "a@b",
-            "x#",
-            "y____cmd",
-            "systemcmdonline",
-            "____manager",
-            "____device",
-        ] {
-            assert_eq!(
-                stored("u", id, 1),
-                Err(ReasonCode::CHANNEL_ID_ERROR),
-                "{id}"
-            );
+        for id in ["", "a@b", "x#", "y____cmd", "systemcmdonline", "____manager", "____device"] {
+            assert_eq!(stored("u", id, 1), Err(ReasonCode::CHANNEL_ID_ERROR), "{id}");
         }
         assert!(stored("u", SYSTEM_UID, 1).is_ok());
-        assert_eq!(
-            stored("u", "g", 2),
-            Err(ReasonCode::NOT_SUPPORT_CHANNEL_TYPE)
-        );
+        assert_eq!(stored("u", "g", 2), Err(ReasonCode::NOT_SUPPORT_CHANNEL_TYPE));
     }
 }

@@ -64,7 +64,11 @@ struct Parked {
 /// The promise of one committed entry, or of one answered by dedup.
 #[derive(Clone, Debug)]
 struct Promise {
-    event: Box<SendEvent>,
+    conn: crate::ids::ConnRef,
+    /// The id that the SEND was given at decode.
+    owed_id: i64,
+    /// Its owner has answered after this.
+    deadline: Instant,
     message_id: i64,
     seq: u64,
 }
@@ -142,8 +146,6 @@ struct Channel {
     pushes: VecDeque<PushInFlight>,
     next_push: u64,
     distributed: u64,
-    /// Last seq handed to a push.
-    pushed: u64,
     /// Resends of entries that are in the log but not committed yet in this epoch.
     late_hits: Vec<Promise>,
     /// The dirty row is on disk or in a batch.
@@ -162,7 +164,7 @@ pub struct Channels {
     dedup: Dedup,
     next_activation: u64,
     pub reads: read::Reads,
-    /// Transient messages waiting for credit: (deliveries are pushed as they come, in channel order).
+    /// For keys that are made per entry.
     scratch: bytes::BytesMut,
     /// Channels found dirty at boot and waiting for room.
     pub backlog: VecDeque<ChannelKey>,
@@ -191,14 +193,6 @@ impl Channels {
         self.slab.is_empty()
     }
 
-    /// Whether any channel has something to finish.
-    #[must_use]
-    pub fn busy(&self) -> bool {
-        self.slab.iter().any(|(_, c)| {
-            c.appending || !c.ready.is_empty() || !c.acks.is_empty() || !c.held.is_empty()
-        })
-    }
-
     /// The channel's (committed seq, distributed seq), if it is in memory and serves.
     #[must_use]
     pub fn look(&self, key: &ChannelKey) -> Option<(u64, u64)> {
@@ -207,33 +201,34 @@ impl Channels {
     }
 
     fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
-        self.slab
-            .get_mut(index as usize)
-            .filter(|c| c.activation == activation)
+        self.slab.get_mut(index as usize).filter(|c| c.activation == activation)
     }
 
     /// A SEND arrived at its channel's authority.
-    pub fn on_send(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut crate::cluster::Slots,
-        event: Box<SendEvent>,
-    ) {
+    pub fn on_send(&mut self, ctx: &mut Ctx, slots: &mut crate::cluster::Slots, event: Box<SendEvent>) {
         let Some(key) = event.channel.clone() else {
             return answer_unstored(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
         };
+        if let Some(reason) = admit::refused(&event) {
+            return answer_unstored(ctx, &event, reason);
+        }
         if event.flags.no_persist() {
             return Self::pass_through(ctx, event);
         }
         let Some(index) = self.activate(ctx, slots, &key) else {
             ctx.counters.queue_refusals += 1;
-            return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
+            let starting = !slots.leads(slot_of(&key.id, ctx.config.slots));
+            let reason = if starting { ReasonCode::SYSTEM_ERROR } else { ReasonCode::RATE_LIMIT };
+            return answer_unstored(ctx, &event, reason);
         };
         let channel = &mut self.slab[index as usize];
-        let waiting = channel.queue.len() + channel.parked.len() + channel.ready.len();
-        if waiting >= limits::CHANNEL_QUEUE_MAX
-            || channel.ready_bytes > limits::UNCOMMITTED_BYTES_MAX
-        {
+        let waiting = channel.queue.len()
+            + channel.parked.len()
+            + channel.ready.len()
+            + channel.attached.len()
+            + channel.acks.len()
+            + channel.late_hits.len();
+        if waiting >= limits::CHANNEL_QUEUE_MAX || channel.ready_bytes > limits::UNCOMMITTED_BYTES_MAX {
             ctx.counters.queue_refusals += 1;
             return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
@@ -246,7 +241,7 @@ impl Channels {
         let Some(channel) = self.slab.get_mut(index as usize) else {
             return 0;
         };
-        (channel.scheduled, channel.waits_credit) = (false, false);
+        channel.scheduled = false;
         if channel.stage == Stage::Stopped {
             channel.refuse_all(ctx, &mut self.dedup);
             return 1;
@@ -299,7 +294,6 @@ impl Channel {
             pushes: VecDeque::new(),
             next_push: 1,
             distributed: 0,
-            pushed: 0,
             late_hits: Vec::new(),
             dirty: false,
             settling: false,
@@ -329,11 +323,7 @@ impl Channel {
             }
             answer_unstored(ctx, &a.event, ReasonCode::SYSTEM_ERROR);
         }
-        for event in self
-            .queue
-            .drain(..)
-            .chain(self.attached.drain(..).map(|(_, e)| e))
-        {
+        for event in self.queue.drain(..).chain(self.attached.drain(..).map(|(_, e)| e)) {
             answer_unstored(ctx, &event, ReasonCode::SYSTEM_ERROR);
         }
         self.ready_bytes = 0;

@@ -19,12 +19,7 @@ use wukong_proto::Text;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
     /// The window of semantics 6.6; `limit` already clamped to 1..=10,000.
-    Window {
-        start: u64,
-        end: u64,
-        limit: u64,
-        up: bool,
-    },
+    Window { start: u64, end: u64, limit: u64, up: bool },
     /// The newest `count` messages with seq ≥ `from`, and the last own seq of `uid`.
     Newest { from: u64, count: u64, uid: Text },
 }
@@ -52,6 +47,8 @@ pub struct ReadAnswer {
     pub records: Vec<Record>,
     /// The window reached its limit, in messages or bytes.
     pub full: bool,
+    /// Seqs looked at, hidden ones included; 0 = none.
+    pub scanned: (u64, u64),
 }
 
 #[derive(Clone, Debug)]
@@ -81,41 +78,24 @@ pub fn window(start: u64, end: u64, limit: u64, up: bool, last: u64) -> Option<(
     } else if start == 0 && end == 0 {
         (last.saturating_sub(limit - 1).max(1), last, true)
     } else if up {
-        let hi = if end == 0 || end > last {
-            last
-        } else {
-            end - 1
-        };
+        let hi = if end == 0 || end > last { last } else { end - 1 };
         let lo = start.max(1);
         (lo, hi.min(lo.saturating_add(limit - 1)), false)
     } else if end > start || start == 0 {
         return None;
     } else {
         let hi = start.min(last);
-        (hi.saturating_sub(limit - 1).max(end + 1), hi, true)
+        (hi.saturating_sub(limit - 1).max(end.saturating_add(1)), hi, true)
     };
     (range.0 <= range.1).then_some(range)
 }
 
 fn empty(result: Result<(), Refusal>) -> ReadAnswer {
-    ReadAnswer {
-        result,
-        last: 0,
-        own_last: 0,
-        records: Vec::new(),
-        full: false,
-    }
+    ReadAnswer { result, last: 0, own_last: 0, records: Vec::new(), full: false, scanned: (0, 0) }
 }
 
 fn answer(ctx: &mut Ctx, job: &ReadJob, answer: ReadAnswer) {
-    ctx.reply(
-        job.home,
-        Reply::ReadDone {
-            call: job.call,
-            part: job.part,
-            answer: Box::new(answer),
-        },
-    );
+    ctx.reply(job.home, Reply::ReadDone { call: job.call, part: job.part, answer: Box::new(answer) });
 }
 
 impl Channels {
@@ -130,24 +110,9 @@ impl Channels {
         }
         let ticket = self.reads.next;
         self.reads.next += 1;
-        let get = |key| Query::Get {
-            family: Family::Raft,
-            key,
-        };
-        ctx.load(
-            LoadWaiter::Read(ticket),
-            [
-                get(keys::head(slot, &job.channel)),
-                get(keys::dirty(slot, &job.channel)),
-            ],
-        );
-        self.reads.reading.insert(
-            ticket,
-            Reading {
-                job,
-                step: Step::Head,
-            },
-        );
+        let get = |key| Query::Get { family: Family::Raft, key };
+        ctx.load(LoadWaiter::Read(ticket), [get(keys::head(slot, &job.channel)), get(keys::dirty(slot, &job.channel))]);
+        self.reads.reading.insert(ticket, Reading { job, step: Step::Head });
     }
 
     /// The channel is in memory: its commit index decides, once the epoch is known to have committed.
@@ -161,9 +126,7 @@ impl Channels {
                 self.read_rows(ctx, slot, no, last, job);
             }
             // Created, and nothing appended yet.
-            Stage::Warm if !channel.has_head && !channel.appending => {
-                answer(ctx, &job, empty(Ok(())))
-            }
+            Stage::Warm if !channel.has_head && !channel.appending => answer(ctx, &job, empty(Ok(()))),
             _ => channel.waiting_readers.push(*job),
         }
     }
@@ -180,31 +143,12 @@ impl Channels {
         }
     }
 
-    fn read_rows(
-        &mut self,
-        ctx: &mut Ctx,
-        slot: SlotId,
-        no: ChannelNo,
-        last: u64,
-        job: Box<ReadJob>,
-    ) {
+    fn read_rows(&mut self, ctx: &mut Ctx, slot: SlotId, no: ChannelNo, last: u64, job: Box<ReadJob>) {
         let (span, limit, own) = match &job.want {
-            Want::Window {
-                start,
-                end,
-                limit,
-                up,
-            } => (window(*start, *end, *limit, *up, last), *limit, None),
+            Want::Window { start, end, limit, up } => (window(*start, *end, *limit, *up, last), *limit, None),
             Want::Newest { from, count, uid } => {
-                let lo = last
-                    .saturating_sub(count.saturating_sub(1))
-                    .max(*from)
-                    .max(1);
-                (
-                    (lo <= last && *count > 0).then_some((lo, last, true)),
-                    *count,
-                    Some(keys::sender(slot, no, uid)),
-                )
+                let lo = last.saturating_sub(count.saturating_sub(1)).max(*from).max(1);
+                ((lo <= last && *count > 0).then_some((lo, last, true)), *count, Some(keys::sender(slot, no, uid)))
             }
         };
         let Some((lo, hi, reverse)) = span else {
@@ -222,28 +166,13 @@ impl Channels {
         };
         let ticket = self.reads.next;
         self.reads.next += 1;
-        let own = own.map(|key| Query::Get {
-            family: Family::Index,
-            key,
-        });
+        let own = own.map(|key| Query::Get { family: Family::Index, key });
         ctx.load(LoadWaiter::Read(ticket), core::iter::once(rows).chain(own));
-        self.reads.reading.insert(
-            ticket,
-            Reading {
-                job,
-                step: Step::Rows { last, limit },
-            },
-        );
+        self.reads.reading.insert(ticket, Reading { job, step: Step::Rows { last, limit } });
     }
 
     /// A load of a read answered; `None` = the store could not.
-    pub fn on_read_rows(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        ticket: u64,
-        found: Option<Vec<Found>>,
-    ) {
+    pub fn on_read_rows(&mut self, ctx: &mut Ctx, slots: &mut Slots, ticket: u64, found: Option<Vec<Found>>) {
         let Some(Reading { job, step }) = self.reads.reading.remove(&ticket) else {
             return;
         };
@@ -254,22 +183,15 @@ impl Channels {
             Step::Head => self.on_read_head(ctx, slots, job, &found),
             Step::Rows { last, limit } => {
                 let result = decode_rows(found, last, limit, ctx.now.wall.0);
-                answer(
-                    ctx,
-                    &job,
-                    result.unwrap_or_else(|| empty(Err(Refusal::Store(StoreFault::Corrupt)))),
-                );
+                if let Some(next) = result.as_ref().and_then(|a| beyond_hidden(&job, a)) {
+                    return self.on_read(ctx, slots, next);
+                }
+                answer(ctx, &job, result.unwrap_or_else(|| empty(Err(Refusal::Store(StoreFault::Corrupt)))));
             }
         }
     }
 
-    fn on_read_head(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        job: Box<ReadJob>,
-        found: &[Found],
-    ) {
+    fn on_read_head(&mut self, ctx: &mut Ctx, slots: &mut Slots, job: Box<ReadJob>, found: &[Found]) {
         // Someone may have activated the channel meanwhile; what the load saw is then too old.
         if let Some(index) = self.by_key.get(&job.channel).copied() {
             return self.read_warm(ctx, index, job);
@@ -293,6 +215,17 @@ impl Channels {
     }
 }
 
+/// A page of which everything is hidden would leave the reader without a seq to go on from: look further (6.6.3).
+fn beyond_hidden(job: &ReadJob, a: &ReadAnswer) -> Option<Box<ReadJob>> {
+    let Want::Window { end, limit, up, .. } = job.want else { return None };
+    if !a.full || !a.records.is_empty() || a.scanned.1 == 0 || (!up && a.scanned.0 == 1) {
+        return None;
+    }
+    let start = if up { a.scanned.1 + 1 } else { a.scanned.0 - 1 };
+    let want = Want::Window { start, end, limit, up };
+    Some(Box::new(ReadJob { want, channel: job.channel.clone(), ..*job }))
+}
+
 fn decode_rows(found: Vec<Found>, last: u64, limit: u64, now_ms: u64) -> Option<ReadAnswer> {
     let mut found = found.into_iter();
     let Some(Found::Page { rows, more }) = found.next() else {
@@ -300,25 +233,23 @@ fn decode_rows(found: Vec<Found>, last: u64, limit: u64, now_ms: u64) -> Option<
     };
     let full = more || rows.len() as u64 >= limit;
     let mut records = Vec::with_capacity(rows.len());
+    let mut scanned = (u64::MAX, 0);
     for (key, row) in rows {
         let record = Record::decode(keys::parse_log_seq(&key)?, &row).ok()?;
+        scanned = (scanned.0.min(record.seq), scanned.1.max(record.seq));
         // Expired messages are hidden; the window was computed on seqs (6.6.3).
-        if record.expire == 0 || record.timestamp_ms + u64::from(record.expire) * 1000 >= now_ms {
+        if !record.expired(now_ms) {
             records.push(record);
         }
     }
     records.sort_by_key(|r| r.seq);
     let own_last = match found.next() {
         Some(Found::Point(Some(row))) => Counter::decode(&row).ok()?.value.min(last),
-        _ => 0,
+        Some(Found::Point(None)) | None => 0,
+        Some(_) => return None,
     };
-    Some(ReadAnswer {
-        result: Ok(()),
-        last,
-        own_last,
-        records,
-        full,
-    })
+    let scanned = if scanned.1 == 0 { (0, 0) } else { scanned };
+    Some(ReadAnswer { result: Ok(()), last, own_last, records, full, scanned })
 }
 
 #[cfg(test)]
@@ -327,8 +258,7 @@ mod tests {
 
     #[test]
     fn the_windows_of_the_specification() {
-        let span =
-            |start, end, limit, up| window(start, end, limit, up, 100).map(|(lo, hi, _)| (lo, hi));
+        let span = |start, end, limit, up| window(start, end, limit, up, 100).map(|(lo, hi, _)| (lo, hi));
         assert_eq!(span(0, 0, 30, false), Some((71, 100)));
         assert_eq!(span(0, 0, 30, true), Some((71, 100)));
         assert_eq!(span(10, 0, 5, true), Some((10, 14)));

@@ -15,10 +15,10 @@ impl Channels {
             return;
         };
         channel.timer_at = Instant::NEVER;
-        if matches!(channel.directory, Directory::Waiting { .. }) && channel.stage != Stage::Stopped
-        {
-            channel.ensure_directory(ctx, index);
-            return;
+        if matches!(channel.directory, Directory::Waiting { .. }) && channel.stage != Stage::Stopped {
+            // Acks whose owners have answered by now are owed to nobody.
+            channel.acks.retain(|p| p.deadline > ctx.now.mono);
+            return channel.ensure_directory(ctx, index);
         }
         let idle = ctx.now.mono.since(channel.last_active);
         if !Self::quiet(channel) || idle < limits::SETTLE_IDLE {
@@ -27,10 +27,7 @@ impl Channels {
             }
             return channel.arm_settle(ctx, index);
         }
-        if channel.dirty
-            && channel.distributed == channel.group.hw
-            && channel.group.epoch_committed()
-        {
+        if channel.dirty && channel.distributed == channel.group.hw && channel.group.epoch_committed() {
             channel.write_head(ctx);
             channel.dirty = false;
             channel.settling = true;
@@ -68,8 +65,10 @@ impl Channels {
 
 impl Channel {
     pub(super) fn arm_settle(&mut self, ctx: &mut Ctx, index: u32) {
-        let at =
-            (self.last_active + limits::SETTLE_IDLE).max(ctx.now.mono + limits::SETTLE_IDLE / 10);
+        let mut at = (self.last_active + limits::SETTLE_IDLE).max(ctx.now.mono + limits::SETTLE_IDLE / 10);
+        if matches!(self.directory, Directory::Waiting { .. }) && self.stage != Stage::Stopped {
+            at = at.min(ctx.now.mono + limits::DIRECTORY_RETRY);
+        }
         ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
     }
 }

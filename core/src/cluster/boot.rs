@@ -19,10 +19,7 @@ const PAGE_BYTES: u32 = 1 << 20;
 impl Slot {
     pub(super) fn begin_boot(&self, ctx: &mut Ctx) {
         use keys::table::{APPLIED, ENTRY, HARD, HINT, MARK, NEXT_CHANNEL_NO};
-        let get = |family, table| Query::Get {
-            family,
-            key: keys::single(self.id, table),
-        };
+        let get = |family, table| Query::Get { family, key: keys::single(self.id, table) };
         let range = |table, rows_max, reverse| Query::Range {
             family: Family::Raft,
             from: keys::single(self.id, table),
@@ -51,10 +48,7 @@ impl Slot {
         let next: Counter = point(found.next())?;
         let applied: Applied = point(found.next())?;
         let last = match found.next() {
-            Some(Found::Page { rows, .. }) => rows
-                .first()
-                .map_or(Some(0), |(k, _)| index(k))
-                .ok_or(Damaged)?,
+            Some(Found::Page { rows, .. }) => rows.first().map_or(Some(0), |(k, _)| index(k)).ok_or(Damaged)?,
             _ => return Err(Damaged),
         };
         let Some(Found::Page { rows, .. }) = found.next() else {
@@ -66,11 +60,7 @@ impl Slot {
         }
         let log = Log::recovered(hint.base, marks, last);
         let hw = hint.hw.max(applied.index).min(log.end().index);
-        self.group = Group::new(Recovered {
-            epoch: hard.epoch.max(log.end().epoch),
-            log,
-            hw,
-        });
+        self.group = Group::new(Recovered { epoch: hard.epoch.max(log.end().epoch), log, hw });
         self.applied = applied.index;
         self.next_channel_no = next.value.max(1);
         Ok(())
@@ -159,6 +149,9 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        if slot.stage == Stage::Stopped {
+            return;
+        }
         match slot.queue_entries(ctx, found) {
             Ok(Some(next)) => slot.load_entries(ctx, next),
             Ok(None) => slot.campaign(ctx),
@@ -169,14 +162,17 @@ impl Slots {
     /// A page of dirty channels to activate.
     pub fn on_dirty(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) -> Vec<ChannelKey> {
         let Some(Found::Page { rows, more }) = found.into_iter().next() else {
+            // What these channels owe is unknown: better to serve nothing of this slot than to forget it.
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.stage = Stage::Stopped;
+            }
+            ctx.note(Note::SlotStopped { slot: SlotId(id), why: "its list of dirty channels cannot be read" });
             return Vec::new();
         };
         if more && let (Some(slot), Some((last, _))) = (self.slots.get(&id), rows.last()) {
             slot.begin_dirty_scan(ctx, Some(last));
         }
-        rows.iter()
-            .filter_map(|(key, _)| keys::parse_channel(key))
-            .collect()
+        rows.iter().filter_map(|(key, _)| keys::parse_channel(key)).collect()
     }
 }
 

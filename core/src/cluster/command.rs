@@ -5,9 +5,7 @@
 
 use crate::ids::{ChannelKey, Epoch, Incarnation, NodeId, SlotId, StoreId};
 use crate::store::keys;
-use crate::store::rows::{
-    Assignment, ChannelMeta, Damaged, Device, Format, Membership, Replica, Row, put_text, seal,
-};
+use crate::store::rows::{Assignment, ChannelMeta, Damaged, Device, Format, Membership, Replica, Row, put_text, seal};
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -21,29 +19,13 @@ pub enum Command {
     /// 1: token and level of a device.
     UpsertDevice { uid: Text, flag: u8, device: Device },
     /// 60: a channel's first assignment; leads at once, because all logs of a new generation are empty (4.18).
-    CreateChannel {
-        channel: ChannelKey,
-        leader: Replica,
-        incarnation: Incarnation,
-    },
+    CreateChannel { channel: ChannelKey, leader: Replica, incarnation: Incarnation },
     /// 61: Elect and Lead in one entry, for voters = {leader}: the fence round of one replica is its own promise.
-    ElectSole {
-        channel: ChannelKey,
-        generation: u64,
-        epoch: Epoch,
-        leader: Replica,
-        incarnation: Incarnation,
-    },
+    ElectSole { channel: ChannelKey, generation: u64, epoch: Epoch, leader: Replica, incarnation: Incarnation },
     /// 62: both participants of a person channel have their rows.
     SetDirectoryReady { channel: ChannelKey },
     /// 63: a user takes part in a channel (semantics 6.2.7).
-    UpsertMembership {
-        uid: Text,
-        channel: ChannelKey,
-        version: u64,
-        join_seq: u64,
-        now_ms: u64,
-    },
+    UpsertMembership { uid: Text, channel: ChannelKey, version: u64, join_seq: u64, now_ms: u64 },
 }
 
 /// What a command did.
@@ -70,10 +52,7 @@ fn put_channel(c: &ChannelKey, out: &mut Vec<u8>) {
 }
 
 fn get_channel(r: &mut Row) -> Result<ChannelKey, Damaged> {
-    Ok(ChannelKey {
-        id: r.text()?,
-        kind: r.u8()?,
-    })
+    Ok(ChannelKey { id: r.text()?, kind: r.u8()? })
 }
 
 fn put_leader(leader: Replica, incarnation: Incarnation, out: &mut Vec<u8>) {
@@ -111,34 +90,18 @@ impl Command {
                 put_text(&mut out, &device.token);
                 out.push(device.level);
             }
-            Self::CreateChannel {
-                channel,
-                leader,
-                incarnation,
-            } => {
+            Self::CreateChannel { channel, leader, incarnation } => {
                 put_channel(channel, &mut out);
                 put_leader(*leader, *incarnation, &mut out);
             }
-            Self::ElectSole {
-                channel,
-                generation,
-                epoch,
-                leader,
-                incarnation,
-            } => {
+            Self::ElectSole { channel, generation, epoch, leader, incarnation } => {
                 put_channel(channel, &mut out);
                 out.extend_from_slice(&generation.to_be_bytes());
                 out.extend_from_slice(&epoch.0.to_be_bytes());
                 put_leader(*leader, *incarnation, &mut out);
             }
             Self::SetDirectoryReady { channel } => put_channel(channel, &mut out),
-            Self::UpsertMembership {
-                uid,
-                channel,
-                version,
-                join_seq,
-                now_ms,
-            } => {
+            Self::UpsertMembership { uid, channel, version, join_seq, now_ms } => {
                 put_text(&mut out, uid);
                 put_channel(channel, &mut out);
                 for v in [version, join_seq, now_ms] {
@@ -163,34 +126,19 @@ impl Command {
             1 => Self::UpsertDevice {
                 uid: r.text()?,
                 flag: r.u8()?,
-                device: Device {
-                    token: r.text()?,
-                    level: r.u8()?,
-                },
+                device: Device { token: r.text()?, level: r.u8()? },
             },
             60 => {
                 let channel = get_channel(r)?;
                 let (leader, incarnation) = get_leader(r)?;
-                Self::CreateChannel {
-                    channel,
-                    leader,
-                    incarnation,
-                }
+                Self::CreateChannel { channel, leader, incarnation }
             }
             61 => {
                 let (channel, generation, epoch) = (get_channel(r)?, r.u64()?, Epoch(r.u64()?));
                 let (leader, incarnation) = get_leader(r)?;
-                Self::ElectSole {
-                    channel,
-                    generation,
-                    epoch,
-                    leader,
-                    incarnation,
-                }
+                Self::ElectSole { channel, generation, epoch, leader, incarnation }
             }
-            62 => Self::SetDirectoryReady {
-                channel: get_channel(r)?,
-            },
+            62 => Self::SetDirectoryReady { channel: get_channel(r)? },
             63 => Self::UpsertMembership {
                 uid: r.text()?,
                 channel: get_channel(r)?,
@@ -221,36 +169,19 @@ impl Command {
     /// Applies the command of entry `index`. `rows` answers [`Self::reads`].
     #[must_use]
     pub fn apply(&self, slot: SlotId, index: u64, rows: &ReadRows) -> (Outcome, Vec<WrittenRow>) {
-        self.try_apply(slot, index, rows)
-            .unwrap_or((Outcome::Damaged, Vec::new()))
+        self.try_apply(slot, index, rows).unwrap_or((Outcome::Damaged, Vec::new()))
     }
 
-    fn try_apply(
-        &self,
-        slot: SlotId,
-        index: u64,
-        rows: &ReadRows,
-    ) -> Result<(Outcome, Vec<WrittenRow>), Damaged> {
+    fn try_apply(&self, slot: SlotId, index: u64, rows: &ReadRows) -> Result<(Outcome, Vec<WrittenRow>), Damaged> {
         let row = rows.first().cloned().flatten();
         Ok(match self {
-            Self::UpsertDevice { uid, flag, device } => (
-                Outcome::Done,
-                vec![(keys::device(slot, uid, *flag), device.to_bytes())],
-            ),
-            Self::CreateChannel {
-                channel,
-                leader,
-                incarnation,
-            } => {
+            Self::UpsertDevice { uid, flag, device } => {
+                (Outcome::Done, vec![(keys::device(slot, uid, *flag), device.to_bytes())])
+            }
+            Self::CreateChannel { channel, leader, incarnation } => {
                 let old = row.map(|r| Assignment::decode(&r)).transpose()?;
                 match old {
-                    Some(a) if !a.deleted => (
-                        Outcome::Assigned {
-                            assignment: a,
-                            stale: true,
-                        },
-                        Vec::new(),
-                    ),
+                    Some(a) if !a.deleted => (Outcome::Assigned { assignment: a, stale: true }, Vec::new()),
                     old => {
                         let a = Assignment {
                             generation: index,
@@ -262,78 +193,31 @@ impl Command {
                             ..Assignment::default()
                         };
                         let written = vec![(keys::assignment(slot, channel), a.to_bytes())];
-                        (
-                            Outcome::Assigned {
-                                assignment: a,
-                                stale: false,
-                            },
-                            written,
-                        )
+                        (Outcome::Assigned { assignment: a, stale: false }, written)
                     }
                 }
             }
-            Self::ElectSole {
-                channel,
-                generation,
-                epoch,
-                leader,
-                incarnation,
-            } => {
+            Self::ElectSole { channel, generation, epoch, leader, incarnation } => {
                 let Some(mut a) = row.map(|r| Assignment::decode(&r)).transpose()? else {
-                    return Ok((
-                        Outcome::Assigned {
-                            assignment: Assignment::default(),
-                            stale: true,
-                        },
-                        Vec::new(),
-                    ));
+                    return Ok((Outcome::Assigned { assignment: Assignment::default(), stale: true }, Vec::new()));
                 };
-                let holds = a.generation == *generation
-                    && a.epoch == *epoch
-                    && !a.deleted
-                    && a.voters == [*leader];
+                let holds = a.generation == *generation && a.epoch == *epoch && !a.deleted && a.voters == [*leader];
                 if !holds {
-                    return Ok((
-                        Outcome::Assigned {
-                            assignment: a,
-                            stale: true,
-                        },
-                        Vec::new(),
-                    ));
+                    return Ok((Outcome::Assigned { assignment: a, stale: true }, Vec::new()));
                 }
                 a.epoch = Epoch(epoch.0 + 1);
                 a.leader = Some((*leader, *incarnation));
                 let written = vec![(keys::assignment(slot, channel), a.to_bytes())];
-                (
-                    Outcome::Assigned {
-                        assignment: a,
-                        stale: false,
-                    },
-                    written,
-                )
+                (Outcome::Assigned { assignment: a, stale: false }, written)
             }
             Self::SetDirectoryReady { channel } => {
-                let meta = ChannelMeta {
-                    directory_ready: true,
-                };
-                (
-                    Outcome::Done,
-                    vec![(keys::channel_meta(slot, channel), meta.to_bytes())],
-                )
+                let meta = ChannelMeta { directory_ready: true };
+                (Outcome::Done, vec![(keys::channel_meta(slot, channel), meta.to_bytes())])
             }
-            Self::UpsertMembership {
-                uid,
-                channel,
-                version,
-                join_seq,
-                now_ms,
-            } => {
+            Self::UpsertMembership { uid, channel, version, join_seq, now_ms } => {
                 let old = row.map(|r| Membership::decode(&r)).transpose()?;
                 match reduce_membership(old, *version, *join_seq, *now_ms) {
-                    Some(m) => (
-                        Outcome::Done,
-                        vec![(keys::membership(slot, uid, channel), m.to_bytes())],
-                    ),
+                    Some(m) => (Outcome::Done, vec![(keys::membership(slot, uid, channel), m.to_bytes())]),
                     None => (Outcome::Done, Vec::new()),
                 }
             }
@@ -342,34 +226,15 @@ impl Command {
 }
 
 /// The reducer of semantics 6.2.7 for a live upsert; `None` = nothing changes.
-fn reduce_membership(
-    old: Option<Membership>,
-    version: u64,
-    join_seq: u64,
-    now_ms: u64,
-) -> Option<Membership> {
+fn reduce_membership(old: Option<Membership>, version: u64, join_seq: u64, now_ms: u64) -> Option<Membership> {
     match old {
-        None => Some(Membership {
-            live: true,
-            join_seq,
-            version,
-            updated_ms: now_ms,
-            ..Membership::default()
-        }),
+        None => Some(Membership { live: true, join_seq, version, updated_ms: now_ms, ..Membership::default() }),
         // A newer source version of a live row keeps the personal cursors.
-        Some(m) if m.live && version > m.version => Some(Membership {
-            version,
-            updated_ms: now_ms,
-            ..m
-        }),
+        Some(m) if m.live && version > m.version => Some(Membership { version, updated_ms: now_ms, ..m }),
         // Rejoin: cursors are reset.
-        Some(m) if !m.live && version > m.version => Some(Membership {
-            live: true,
-            join_seq,
-            version,
-            updated_ms: now_ms,
-            ..Membership::default()
-        }),
+        Some(m) if !m.live && version > m.version => {
+            Some(Membership { live: true, join_seq, version, updated_ms: now_ms, ..Membership::default() })
+        }
         Some(_) => None,
     }
 }
@@ -381,35 +246,18 @@ mod tests {
     const SLOT: SlotId = SlotId(3);
 
     fn me() -> Replica {
-        Replica {
-            node: NodeId(1),
-            store: StoreId(5),
-        }
+        Replica { node: NodeId(1), store: StoreId(5) }
     }
 
     fn channel() -> ChannelKey {
-        ChannelKey {
-            id: Text::from("b@a"),
-            kind: 1,
-        }
+        ChannelKey { id: Text::from("b@a"), kind: 1 }
     }
 
     #[test]
     fn commands_survive_the_log() {
         let all = [
-            Command::UpsertDevice {
-                uid: "u".into(),
-                flag: 1,
-                device: Device {
-                    token: "t".into(),
-                    level: 1,
-                },
-            },
-            Command::CreateChannel {
-                channel: channel(),
-                leader: me(),
-                incarnation: Incarnation(2),
-            },
+            Command::UpsertDevice { uid: "u".into(), flag: 1, device: Device { token: "t".into(), level: 1 } },
+            Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(2) },
             Command::ElectSole {
                 channel: channel(),
                 generation: 4,
@@ -418,51 +266,23 @@ mod tests {
                 incarnation: Incarnation(2),
             },
             Command::SetDirectoryReady { channel: channel() },
-            Command::UpsertMembership {
-                uid: "u".into(),
-                channel: channel(),
-                version: 1,
-                join_seq: 1,
-                now_ms: 5,
-            },
+            Command::UpsertMembership { uid: "u".into(), channel: channel(), version: 1, join_seq: 1, now_ms: 5 },
         ];
         for c in all {
-            assert_eq!(
-                Command::from_entry(&c.to_entry(Epoch(7))),
-                Ok((Epoch(7), c.clone()))
-            );
+            assert_eq!(Command::from_entry(&c.to_entry(Epoch(7))), Ok((Epoch(7), c.clone())));
             assert!(!c.reads(SLOT).is_empty());
         }
     }
 
     #[test]
     fn a_channel_is_created_once_and_elected_by_compare_and_set() {
-        let create = Command::CreateChannel {
-            channel: channel(),
-            leader: me(),
-            incarnation: Incarnation(1),
-        };
+        let create = Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(1) };
         let (outcome, written) = create.apply(SLOT, 9, &[None]);
-        let Outcome::Assigned {
-            assignment,
-            stale: false,
-        } = outcome
-        else {
-            panic!("{outcome:?}")
-        };
+        let Outcome::Assigned { assignment, stale: false } = outcome else { panic!("{outcome:?}") };
         assert_eq!((assignment.generation, assignment.epoch), (9, Epoch(1)));
         let row = Some(written[0].1.clone());
         let (again, nothing) = create.apply(SLOT, 10, core::slice::from_ref(&row));
-        assert_eq!(
-            (again, nothing.len()),
-            (
-                Outcome::Assigned {
-                    assignment,
-                    stale: true
-                },
-                0
-            )
-        );
+        assert_eq!((again, nothing.len()), (Outcome::Assigned { assignment, stale: true }, 0));
 
         let elect = |epoch| Command::ElectSole {
             channel: channel(),
@@ -472,17 +292,8 @@ mod tests {
             incarnation: Incarnation(2),
         };
         let (outcome, _) = elect(1).apply(SLOT, 11, core::slice::from_ref(&row));
-        let Outcome::Assigned {
-            assignment,
-            stale: false,
-        } = outcome
-        else {
-            panic!("{outcome:?}")
-        };
-        assert_eq!(
-            (assignment.epoch, assignment.leader),
-            (Epoch(2), Some((me(), Incarnation(2))))
-        );
+        let Outcome::Assigned { assignment, stale: false } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((assignment.epoch, assignment.leader), (Epoch(2), Some((me(), Incarnation(2)))));
         let (outcome, written) = elect(5).apply(SLOT, 12, &[row]);
         assert!(matches!(outcome, Outcome::Assigned { stale: true, .. }) && written.is_empty());
     }
@@ -497,16 +308,7 @@ mod tests {
 
     #[test]
     fn a_damaged_row_stops_rather_than_guesses() {
-        let create = Command::CreateChannel {
-            channel: channel(),
-            leader: me(),
-            incarnation: Incarnation(1),
-        };
-        assert_eq!(
-            create
-                .apply(SLOT, 1, &[Some(Bytes::from_static(b"junk"))])
-                .0,
-            Outcome::Damaged
-        );
+        let create = Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(1) };
+        assert_eq!(create.apply(SLOT, 1, &[Some(Bytes::from_static(b"junk"))]).0, Outcome::Damaged);
     }
 }

@@ -31,12 +31,7 @@ pub struct Overlay {
 impl Overlay {
     #[must_use]
     pub const fn new(rows_max: usize, careless: bool) -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            idle: VecDeque::new(),
-            rows_max,
-            careless,
-        }
+        Self { rows: BTreeMap::new(), idle: VecDeque::new(), rows_max, careless }
     }
 
     /// The row, if it is resident: `Some(None)` = known to be absent.
@@ -109,11 +104,7 @@ impl Overlay {
             let Some(key) = self.idle.pop_front() else {
                 return;
             };
-            if self
-                .rows
-                .get(&key)
-                .is_some_and(|r| r.pins == 0 && r.dirty == 0)
-            {
+            if self.rows.get(&key).is_some_and(|r| r.pins == 0 && r.dirty == 0) {
                 self.rows.remove(&key);
             }
         }

@@ -27,12 +27,7 @@ pub enum Waiter {
     /// A channel that wants its assignment.
     Channel { index: u32, activation: u64 },
     /// A channel, here or on another shard, that wants a user's membership row.
-    Membership {
-        from: crate::ids::ShardId,
-        index: u32,
-        activation: u64,
-        uid: Text,
-    },
+    Membership { from: crate::ids::ShardId, index: u32, activation: u64, uid: Text },
 }
 
 /// An entry appended and not applied.
@@ -106,11 +101,7 @@ impl Slots {
             }
         }
         let waiting_boot = slots.len();
-        Self {
-            slots,
-            done: VecDeque::new(),
-            waiting_boot,
-        }
+        Self { slots, done: VecDeque::new(), waiting_boot }
     }
 
     /// Every slot leads, or has been stopped.
@@ -126,9 +117,7 @@ impl Slots {
     /// Whether the slot takes commands and serves reads.
     #[must_use]
     pub fn leads(&self, id: SlotId) -> bool {
-        self.slots
-            .get(&id.0)
-            .is_some_and(|s| s.stage == Stage::Leading)
+        self.slots.get(&id.0).is_some_and(|s| s.stage == Stage::Leading)
     }
 
     /// Appends a command; `waiter` learns its outcome once it is committed and applied. False: the slot does not lead.
@@ -147,12 +136,7 @@ impl Slots {
     }
 
     /// Ends a read begun before; `loaded` is what the load found, if there was one. Returns the row as applied.
-    pub fn read_done(
-        &mut self,
-        id: SlotId,
-        key: &Bytes,
-        loaded: Option<Option<Bytes>>,
-    ) -> Option<Bytes> {
+    pub fn read_done(&mut self, id: SlotId, key: &Bytes, loaded: Option<Option<Bytes>>) -> Option<Bytes> {
         let overlay = &mut self.slot(id).overlay;
         if let Some(value) = loaded {
             overlay.loaded(key, value);
@@ -167,24 +151,14 @@ impl Slots {
         let slot = self.slot(id);
         let no = slot.next_channel_no;
         slot.next_channel_no += 1;
-        let row = Counter {
-            value: slot.next_channel_no,
-        };
-        ctx.batch().put_with(
-            Family::Raft,
-            &keys::single(id, keys::table::NEXT_CHANNEL_NO),
-            |out| row.encode(out),
-        );
+        let row = Counter { value: slot.next_channel_no };
+        ctx.batch().put_with(Family::Raft, &keys::single(id, keys::table::NEXT_CHANNEL_NO), |out| row.encode(out));
         no
     }
 
     /// A write of the slot's group is durable.
     pub fn on_group_persisted(&mut self, ctx: &mut Ctx, id: u16) {
-        let Self {
-            slots,
-            done,
-            waiting_boot,
-        } = self;
+        let Self { slots, done, waiting_boot } = self;
         let Some(slot) = slots.get_mut(&id) else {
             return;
         };
@@ -213,24 +187,27 @@ impl Slots {
 
     /// Rows that queued commands read have arrived.
     pub fn on_rows(&mut self, ctx: &mut Ctx, id: u16, load: u64, found: Option<Vec<Found>>) {
-        let Self { slots, done, .. } = self;
+        let Self { slots, done, waiting_boot } = self;
         let Some(slot) = slots.get_mut(&id) else {
             return;
         };
         let Some(found) = found else {
             // An entry that cannot be applied blocks all later ones: the slot stops, the others go on.
+            if !matches!(slot.stage, Stage::Leading | Stage::Stopped) {
+                *waiting_boot -= 1;
+            }
             slot.stage = Stage::Stopped;
             return self.note_stopped(ctx, SlotId(id));
         };
-        for (key, found) in slot
-            .loads
-            .remove(&load)
-            .unwrap_or_default()
-            .iter()
-            .zip(found)
-        {
-            if let Found::Point(value) = found {
-                slot.overlay.loaded(key, value);
+        for (key, found) in slot.loads.remove(&load).unwrap_or_default().iter().zip(found) {
+            match found {
+                Found::Point(value) => slot.overlay.loaded(key, value),
+                _ => {
+                    if !matches!(slot.stage, Stage::Leading | Stage::Stopped) {
+                        *waiting_boot -= 1;
+                    }
+                    slot.stage = Stage::Stopped;
+                }
             }
         }
         slot.apply(ctx, done);
@@ -238,13 +215,15 @@ impl Slots {
     }
 
     pub(super) fn note_stopped(&mut self, ctx: &mut Ctx, id: SlotId) {
-        let slot = self.slot(id);
+        let Self { slots, done, .. } = self;
+        let slot = slots.get_mut(&id.0).expect("a slot of this shard");
         if slot.stage == Stage::Stopped && !slot.queue.is_empty() {
-            slot.queue.clear();
-            ctx.note(Note::SlotStopped {
-                slot: id,
-                why: "a stored row is damaged or of an unknown kind",
-            });
+            for p in slot.queue.drain(..) {
+                if p.waiter != Waiter::Nobody {
+                    done.push_back((p.waiter, Outcome::Damaged));
+                }
+            }
+            ctx.note(Note::SlotStopped { slot: id, why: "a stored row is damaged or of an unknown kind" });
         }
     }
 }
@@ -263,33 +242,18 @@ impl Slot {
     /// Queues an entry of the log for applying, and loads what it reads.
     pub(super) fn enqueue(&mut self, ctx: &mut Ctx, index: u64, command: Command, waiter: Waiter) {
         let keys = command.reads(self.id);
-        assert!(
-            keys.len() <= limits::READ_SET_MAX,
-            "a command's read set is bounded"
-        );
-        let missing: Vec<Bytes> = keys
-            .iter()
-            .filter(|k| self.overlay.pin(k))
-            .cloned()
-            .collect();
+        assert!(keys.len() <= limits::READ_SET_MAX, "a command's read set is bounded");
+        let missing: Vec<Bytes> = keys.iter().filter(|k| self.overlay.pin(k)).cloned().collect();
         if !missing.is_empty() {
             let load = self.next_load;
             self.next_load += 1;
             ctx.load(
                 LoadWaiter::SlotRows(self.id.0, load),
-                missing.iter().map(|key| Query::Get {
-                    family: Family::Meta,
-                    key: key.clone(),
-                }),
+                missing.iter().map(|key| Query::Get { family: Family::Meta, key: key.clone() }),
             );
             self.loads.insert(load, missing);
         }
-        self.queue.push_back(Pending {
-            index,
-            command,
-            keys,
-            waiter,
-        });
+        self.queue.push_back(Pending { index, command, keys, waiter });
     }
 
     /// Hard state durable: leads, and writes the mark of its epoch.
@@ -299,13 +263,9 @@ impl Slot {
         self.group.lead(epoch);
         let (_, at) = self.group.mark_owed().expect("a new leader owes its mark");
         if let Some(old) = superseded {
-            ctx.batch()
-                .delete(Family::Raft, &keys::slot_mark(self.id, old));
+            ctx.batch().delete(Family::Raft, &keys::slot_mark(self.id, old));
         }
-        ctx.batch()
-            .put_with(Family::Raft, &keys::slot_mark(self.id, epoch), |out| {
-                Mark { at }.encode(out)
-            });
+        ctx.batch().put_with(Family::Raft, &keys::slot_mark(self.id, epoch), |out| Mark { at }.encode(out));
         self.group.append(0);
         ctx.persist(PersistWaiter::SlotGroup(self.id.0), PersistClass::Sync);
         self.stage = Stage::Marking;
@@ -313,15 +273,8 @@ impl Slot {
 
     /// Votes for itself in a new epoch.
     pub(super) fn campaign(&mut self, ctx: &mut Ctx) {
-        let hard = HardState {
-            epoch: self.group.campaign(),
-            voted_for: ctx.config.node,
-        };
-        ctx.batch().put_with(
-            Family::Raft,
-            &keys::single(self.id, keys::table::HARD),
-            |out| hard.encode(out),
-        );
+        let hard = HardState { epoch: self.group.campaign(), voted_for: ctx.config.node };
+        ctx.batch().put_with(Family::Raft, &keys::single(self.id, keys::table::HARD), |out| hard.encode(out));
         ctx.persist(PersistWaiter::SlotGroup(self.id.0), PersistClass::Sync);
         self.stage = Stage::Voting;
     }
@@ -358,24 +311,15 @@ impl Slot {
             }
         }
         if self.applied > before {
-            let row = Applied {
-                index: self.applied,
-            };
-            ctx.batch().put_with(
-                Family::Meta,
-                &keys::single(self.id, keys::table::APPLIED),
-                |out| row.encode(out),
-            );
+            let row = Applied { index: self.applied };
+            ctx.batch().put_with(Family::Meta, &keys::single(self.id, keys::table::APPLIED), |out| row.encode(out));
             ctx.persist(PersistWaiter::SlotApplied(self.id.0), PersistClass::Lazy);
             self.in_flight.push_back((self.applied, written));
         }
     }
 
     fn on_applied_persisted(&mut self, ctx: &mut Ctx) {
-        let (applied, written) = self
-            .in_flight
-            .pop_front()
-            .expect("a completion without applied rows");
+        let (applied, written) = self.in_flight.pop_front().expect("a completion without applied rows");
         for key in &written {
             self.overlay.clean(key);
         }
@@ -395,19 +339,12 @@ impl Slot {
         let epoch = self.group.log.epoch_of(keep);
         let to = crate::ids::Position { epoch, index: keep };
         self.group.log.rebase(to);
-        let hint = Hint {
-            hw: self.group.hw,
-            base: to,
-        };
+        let hint = Hint { hw: self.group.hw, base: to };
         ctx.batch().delete_range(
             Family::Raft,
             &keys::slot_entry(self.id, base + 1),
             &keys::slot_entry(self.id, keep + 1),
         );
-        ctx.batch().put_with(
-            Family::Raft,
-            &keys::single(self.id, keys::table::HINT),
-            |out| hint.encode(out),
-        );
+        ctx.batch().put_with(Family::Raft, &keys::single(self.id, keys::table::HINT), |out| hint.encode(out));
     }
 }

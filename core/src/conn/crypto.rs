@@ -153,10 +153,7 @@ pub fn exchange(
     let digest = hex(Md5::digest(text).into());
     encode(PublicKey::from(&secret).as_bytes(), &mut text);
     let server_key = ascii(Bytes::copy_from_slice(&text));
-    Ok((
-        SessionKeys::new(core::array::from_fn(|at| digest[at]), salt),
-        server_key,
-    ))
+    Ok((SessionKeys::new(core::array::from_fn(|at| digest[at]), salt), server_key))
 }
 
 /// Turns 16 random bytes into 16 characters of `[0-9A-Za-z]`: the low digits of the number in base 62, each text
@@ -182,11 +179,7 @@ pub const fn sealed_len(len: usize) -> usize {
 ///
 /// A SEND with the bit [`Setting::NO_ENCRYPT`] and without a MsgKey is plaintext already: its payload is returned as it
 /// is, sharing the received buffer. (With a MsgKey the bit changes nothing.)
-pub fn open_send(
-    keys: &SessionKeys,
-    send: &Send,
-    scratch: &mut Scratch,
-) -> Result<Bytes, OpenError> {
+pub fn open_send(keys: &SessionKeys, send: &Send, scratch: &mut Scratch) -> Result<Bytes, OpenError> {
     if send.setting.no_encrypt() && send.msg_key.is_empty() {
         return Ok(send.payload.clone());
     }
@@ -209,11 +202,7 @@ pub fn open_send(
     let cipher = Aes128Dec::from(&cipher);
     Decryptor::inner_iv_init(&cipher, &keys.iv.into()).decrypt_blocks_inout_mut(blocks(ciphertext));
     let padding = usize::from(ciphertext[len - 1]);
-    if !(1..=BLOCK).contains(&padding)
-        || ciphertext[len - padding..]
-            .iter()
-            .any(|byte| usize::from(*byte) != padding)
-    {
+    if !(1..=BLOCK).contains(&padding) || ciphertext[len - padding..].iter().any(|byte| usize::from(*byte) != padding) {
         return Err(OpenError::Padding);
     }
     Ok(Bytes::copy_from_slice(&ciphertext[..len - padding]))
@@ -234,12 +223,7 @@ pub fn seal_recv(keys: &SessionKeys, recv: &mut Recv, scratch: &mut Scratch) {
 
 /// As [`seal_recv`], for a caller that lays out the frame itself: appends the payload to `out` and returns the MsgKey.
 /// Of `recv` only the signed fields are read, not its payload.
-pub fn seal_into(
-    keys: &SessionKeys,
-    recv: &Recv,
-    plaintext: &[u8],
-    out: &mut BytesMut,
-) -> [u8; 32] {
+pub fn seal_into(keys: &SessionKeys, recv: &Recv, plaintext: &[u8], out: &mut BytesMut) -> [u8; 32] {
     let cipher = keys.cipher();
     let mut signer = Signer::new(&cipher, &keys.iv);
     signer.decimal(recv.message_id < 0, recv.message_id.unsigned_abs());
@@ -270,11 +254,7 @@ struct Encoder<'k> {
 
 impl<'k> Encoder<'k> {
     fn new(cipher: &'k Aes128Enc, iv: &[u8; 16]) -> Self {
-        Self {
-            cbc: Encryptor::inner_iv_init(cipher, &(*iv).into()),
-            group: [0; GROUP],
-            filled: 0,
-        }
+        Self { cbc: Encryptor::inner_iv_init(cipher, &(*iv).into()), group: [0; GROUP], filled: 0 }
     }
 
     fn write(&mut self, mut bytes: &[u8], mut sink: impl FnMut(&[u8])) {
@@ -313,10 +293,7 @@ struct Signer<'k> {
 
 impl<'k> Signer<'k> {
     fn new(cipher: &'k Aes128Enc, iv: &[u8; 16]) -> Self {
-        Self {
-            text: Encoder::new(cipher, iv),
-            md5: Md5::new(),
-        }
+        Self { text: Encoder::new(cipher, iv), md5: Md5::new() }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -348,9 +325,7 @@ const fn text_len(len: usize) -> usize {
 
 /// Writes the base64 of `bytes`; `text` has room for it.
 fn encode<'t>(bytes: &[u8], text: &'t mut [u8]) -> &'t [u8] {
-    let len = STANDARD
-        .encode_slice(bytes, text)
-        .expect("the text fits its buffer");
+    let len = STANDARD.encode_slice(bytes, text).expect("the text fits its buffer");
     &text[..len]
 }
 
@@ -382,12 +357,7 @@ fn hex(digest: [u8; 16]) -> [u8; MSG_KEY] {
 
 /// Equality in a time that does not depend on where they differ.
 fn same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .fold(0, |differ, (l, r)| differ | (l ^ r))
-            == 0
+    left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (l, r)| differ | (l ^ r)) == 0
 }
 
 fn ascii(text: Bytes) -> Text {

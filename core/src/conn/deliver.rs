@@ -14,9 +14,11 @@ impl Conns {
         let Some(conn) = self.map.get_mut(&id) else {
             return;
         };
-        if conn.state != State::Active {
+        // An expired message is not pushed (semantics 4.7).
+        if conn.state != State::Active || delivery.record.expired(ctx.now.wall.0) {
             return;
         }
+        let dup = dup || delivery.again;
         let mut recv = view(delivery, &conn.uid, conn.version, dup);
         if let Some(keys) = &conn.keys {
             crypto::seal_recv(keys, &mut recv, &mut self.scratch);
@@ -24,9 +26,7 @@ impl Conns {
         let version = conn.version;
         ctx.counters.recvs += 1;
         ctx.counters.recv_retries += u64::from(dup);
-        self.encode(ctx, id, |out| {
-            wukong_proto::encode_recv(&recv, version, out)
-        });
+        self.encode(ctx, id, |out| wukong_proto::encode_recv(&recv, version, out));
     }
 }
 
@@ -34,20 +34,11 @@ impl Conns {
 fn view(delivery: &Delivery, uid: &Text, version: u8, dup: bool) -> Recv {
     let r = &delivery.record;
     let own = r.from_uid == *uid;
-    let mut flags = if own {
-        r.flags.without(Flags::RED_DOT)
-    } else {
-        r.flags
-    }
-    .without(Flags::DUP);
+    let mut flags = if own { r.flags.without(Flags::RED_DOT) } else { r.flags }.without(Flags::DUP);
     if dup {
         flags = flags.with(Flags::DUP);
     }
-    let from_uid = if &*r.from_uid == SYSTEM_UID {
-        Text::default()
-    } else {
-        r.from_uid.clone()
-    };
+    let from_uid = if &*r.from_uid == SYSTEM_UID { Text::default() } else { r.from_uid.clone() };
     let channel_id = if delivery.channel.kind != channel_type::PERSON {
         Text::from(origin(&delivery.channel.id))
     } else if own {

@@ -1,7 +1,7 @@
 //! Inbound bytes: frames, CONNECT, SEND (decrypted at the owner), RECVACK, PING (wire-protocol 8).
 
 use super::{Conns, Owed, State, crypto};
-use crate::channel::id::has_reserved;
+use crate::channel::id::check_uid;
 use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{ConnectEvent, SendEvent, Work, WorkClass};
 use crate::ids::{ConnId, ConnRef, ShardId, shard_of, slot_of};
@@ -49,44 +49,50 @@ impl Conns {
             _ => limits::INBOUND_BYTES_MAX,
         };
         self.run(ctx, id);
-        if self
-            .map
-            .get(&id)
-            .is_some_and(|c| c.decoder.buffered() > max)
-        {
+        if self.map.get(&id).is_some_and(|c| c.decoder.buffered() > max) {
             self.close(ctx, id, CloseReason::Violation);
         }
     }
 
     /// A credit came back that the connection may have waited for.
-    pub fn credited(&mut self, id: ConnId) {
+    pub fn credited(&mut self, ctx: &mut Ctx, id: ConnId) {
         if let Some(conn) = self.map.get_mut(&id) {
             conn.waits_credit = false;
         }
+        self.run(ctx, id);
+    }
+
+    /// False: the connection must wait for something else first, so its socket should not be read.
+    #[must_use]
+    pub fn wants_bytes(&self, id: ConnId) -> bool {
+        self.map.get(&id).is_none_or(|c| !c.blocked())
     }
 
     /// Handles buffered frames until none is whole, or the connection must wait.
     pub fn run(&mut self, ctx: &mut Ctx, id: ConnId) {
-        loop {
+        for turn in 0.. {
+            if turn == limits::DRAIN_EVENTS_MAX {
+                return ctx.run.push_back(RunKey::Conn(id));
+            }
             let Some(conn) = self.map.get_mut(&id) else {
                 return;
             };
-            let ready = match conn.state {
-                State::AwaitConnect | State::Active | State::Draining(_) => true,
-                State::Authenticating | State::Closing => false,
-            };
-            if !ready || self.stopping || conn.starved || conn.owed_count >= limits::OWED_ACKS_MAX {
+            if self.stopping || conn.blocked() {
                 return;
             }
             // Admission before decoding: a decoded frame is always dealt with.
             if conn.state != State::AwaitConnect && conn.decoder.buffered() > 0 {
                 let to = home(&conn.uid, ctx);
                 if !ctx.has_credit(to, WorkClass::Admit) {
-                    if !core::mem::replace(&mut conn.waits_credit, true) {
-                        ctx.wait_credit(to, WorkClass::Admit, RunKey::Conn(id));
-                    }
+                    conn.waits_credit = true;
+                    return ctx.wait_credit(to, WorkClass::Admit, RunKey::ConnCredited(id));
+                }
+            }
+            if let Some(send) = conn.pending.take() {
+                if matches!(self.on_send(ctx, id, *send), Step::Wait) {
                     return;
                 }
+                continue;
             }
             match conn.decoder.next() {
                 Ok(None) => return,
@@ -97,10 +103,7 @@ impl Conns {
                 }
                 Err(violation) => {
                     ctx.counters.violations += 1;
-                    ctx.note(Note::Broken {
-                        conn: id,
-                        violation,
-                    });
+                    ctx.note(Note::Broken { conn: id, violation });
                     return self.close(ctx, id, CloseReason::Violation);
                 }
             }
@@ -120,21 +123,11 @@ impl Conns {
             (_, Frame::Send(send)) => return self.on_send(ctx, id, send),
             (_, Frame::RecvAck(ack)) => {
                 ctx.counters.recvacks += 1;
-                let conn_ref = ConnRef {
-                    shard: ctx.me(),
-                    conn: id,
-                };
+                let conn_ref = ConnRef { shard: ctx.me(), conn: id };
                 let (to, uid) = (home(&conn.uid, ctx), conn.uid.clone());
                 // NoPersist messages are not tracked (wire-protocol 8.5).
                 if !ack.flags.no_persist() {
-                    ctx.work(
-                        to,
-                        Work::RecvAck {
-                            conn: conn_ref,
-                            uid,
-                            message_id: ack.message_id,
-                        },
-                    );
+                    ctx.work(to, Work::RecvAck { conn: conn_ref, uid, message_id: ack.message_id });
                 }
             }
             (_, Frame::Ping) => {
@@ -162,11 +155,8 @@ impl Conns {
         conn.version = connect.version.min(wukong_proto::MAX_VERSION);
         // Kept for the life of the connection: own memory, so that the receive buffer can go.
         let uid = connect.uid.detached();
-        let bad_uid = uid.trim().is_empty() || uid.len() > limits::UID_MAX || has_reserved(&uid);
-        if bad_uid
-            || connect.token.len() > limits::TOKEN_MAX
-            || connect.device_id.len() > limits::TOKEN_MAX
-        {
+        let bad_uid = check_uid(&uid).is_err();
+        if bad_uid || connect.token.len() > limits::TOKEN_MAX || connect.device_id.len() > limits::TOKEN_MAX {
             return self.refuse(ctx, id, ReasonCode::AUTH_FAIL);
         }
         let key = match crypto::check_client_key(&connect.client_key) {
@@ -186,10 +176,7 @@ impl Conns {
         conn.state = State::Authenticating;
         conn.deadline = ctx.now.mono + limits::AUTH;
         let event = ConnectEvent {
-            conn: ConnRef {
-                shard: ctx.me(),
-                conn: id,
-            },
+            conn: ConnRef { shard: ctx.me(), conn: id },
             uid,
             token: connect.token,
             device_id: connect.device_id.detached(),
@@ -204,8 +191,9 @@ impl Conns {
             // Nothing else of this connection is decoded meanwhile.
             if let Some(conn) = self.map.get_mut(&id) {
                 conn.starved = true;
+                conn.pending = Some(Box::new(send));
             }
-            self.starved_sends.push((id, send));
+            self.starved.push(id);
             return Step::Wait;
         };
         self.admit(ctx, id, message_id, send);
@@ -215,12 +203,9 @@ impl Conns {
     /// A block of ids is durable: SENDs that waited for one go first.
     pub fn on_ids(&mut self, ctx: &mut Ctx) {
         self.ids.on_reserved();
-        for (id, send) in core::mem::take(&mut self.starved_sends) {
-            let Some(conn) = self.map.get_mut(&id) else {
-                continue;
-            };
-            conn.starved = false;
-            if matches!(self.on_send(ctx, id, send), Step::Again) {
+        for id in core::mem::take(&mut self.starved) {
+            if let Some(conn) = self.map.get_mut(&id) {
+                conn.starved = false;
                 ctx.run.push_back(RunKey::Conn(id));
             }
         }
@@ -235,40 +220,28 @@ impl Conns {
             return;
         }
         let deadline = ctx.now.mono + limits::OWED_ACK;
-        let echo = if conn.version >= 6 {
-            send.client_msg_no.clone()
-        } else {
-            Text::default()
-        };
+        let echo = if conn.version >= 6 { send.client_msg_no.clone() } else { Text::default() };
         conn.owed.push_back(Owed {
             message_id,
             client_seq: send.client_seq,
             client_msg_no: echo,
             flags: send.flags,
             deadline,
+            bytes: send.payload.len() as u32,
             answered: false,
         });
         conn.owed_count += 1;
+        conn.owed_bytes += send.payload.len();
         let Some(keys) = &conn.keys else { return };
         let payload = match crypto::open_send(keys, &send, &mut self.scratch) {
             Ok(payload) => payload,
             Err(_) => {
-                return self.on_send_ack(
-                    ctx,
-                    id,
-                    message_id,
-                    message_id,
-                    0,
-                    ReasonCode::PAYLOAD_DECODE_ERROR,
-                );
+                return self.on_send_ack(ctx, id, message_id, message_id, 0, ReasonCode::PAYLOAD_DECODE_ERROR);
             }
         };
         let to = home(&conn.uid, ctx);
         let event = SendEvent {
-            conn: ConnRef {
-                shard: ctx.me(),
-                conn: id,
-            },
+            conn: ConnRef { shard: ctx.me(), conn: id },
             message_id,
             deadline,
             from_uid: conn.uid.clone(),

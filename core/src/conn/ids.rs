@@ -44,20 +44,8 @@ impl Ids {
     /// Reads how far ids were reserved before.
     pub fn boot(ctx: &mut Ctx) -> Self {
         let key = keys::id_block(ctx.me());
-        ctx.load(
-            LoadWaiter::IdBlock,
-            [Query::Get {
-                family: Family::Raft,
-                key,
-            }],
-        );
-        Self {
-            current: None,
-            spare: None,
-            reserving: None,
-            high_ms: 0,
-            starved: true,
-        }
+        ctx.load(LoadWaiter::IdBlock, [Query::Get { family: Family::Raft, key }]);
+        Self { current: None, spare: None, reserving: None, high_ms: 0, starved: true }
     }
 
     /// The row was read. False: it is damaged, and no id may be given.
@@ -89,8 +77,7 @@ impl Ids {
         self.starved = class == PersistClass::Sync;
         let row = Counter { value: to };
         let key = keys::id_block(ctx.me());
-        ctx.batch()
-            .put_with(Family::Raft, &key, |out| row.encode(out));
+        ctx.batch().put_with(Family::Raft, &key, |out| row.encode(out));
         ctx.persist(PersistWaiter::IdBlock, class);
     }
 
@@ -101,10 +88,7 @@ impl Ids {
         };
         self.high_ms = to;
         self.starved = false;
-        let block = Block {
-            next: from * PER_MS,
-            end: to * PER_MS,
-        };
+        let block = Block { next: from * PER_MS, end: to * PER_MS };
         if self.current.is_none() {
             self.current = Some(block);
         } else {
@@ -116,20 +100,12 @@ impl Ids {
     pub fn next(&mut self, ctx: &mut Ctx) -> Option<i64> {
         let floor = ctx.now.wall.0.max(ID_EPOCH_MS) * PER_MS;
         // Move on once the clock has left the current block, or it is used up.
-        if self.spare.is_some()
-            && self
-                .current
-                .is_some_and(|b| b.next >= b.end || floor >= b.end)
-        {
+        if self.spare.is_some() && self.current.is_some_and(|b| b.next >= b.end || floor >= b.end) {
             self.current = self.spare.take();
         }
         let id = self.current.as_mut().and_then(|b| {
             // Within the block follow the clock; past its end use up what is left.
-            let unit = if floor < b.end {
-                b.next.max(floor)
-            } else {
-                b.next
-            };
+            let unit = if floor < b.end { b.next.max(floor) } else { b.next };
             (unit < b.end).then(|| {
                 b.next = unit + 1;
                 unit
@@ -137,27 +113,18 @@ impl Ids {
         });
         let left = self.current.map_or(0, |b| b.end - b.next);
         if self.reserving.is_none() && self.spare.is_none() {
-            let passed = self
-                .current
-                .is_none_or(|b| floor + AHEAD_MS * PER_MS >= b.end);
+            let passed = self.current.is_none_or(|b| floor + AHEAD_MS * PER_MS >= b.end);
             if passed || left < AHEAD_MS * PER_MS / 4 {
                 // Nobody waits for it yet: it rides along with the next sync.
-                let class = if id.is_none() {
-                    PersistClass::Sync
-                } else {
-                    PersistClass::Lazy
-                };
+                let class = if id.is_none() { PersistClass::Sync } else { PersistClass::Lazy };
                 self.reserve(ctx, class);
             }
         } else if id.is_none() && self.reserving.is_some() && !self.starved {
             // Now somebody waits: ask for a sync of what is already written.
             self.starved = true;
             let key = keys::id_block(ctx.me());
-            let row = Counter {
-                value: self.reserving.map_or(self.high_ms, |(_, to)| to),
-            };
-            ctx.batch()
-                .put_with(Family::Raft, &key, |out| row.encode(out));
+            let row = Counter { value: self.reserving.map_or(self.high_ms, |(_, to)| to) };
+            ctx.batch().put_with(Family::Raft, &key, |out| row.encode(out));
             ctx.persist(PersistWaiter::SyncOnly, PersistClass::Sync);
         }
         let unit = id?;

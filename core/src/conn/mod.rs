@@ -15,6 +15,7 @@ use crate::note::Note;
 use crate::output::{CloseReason, Frames, Output};
 use crate::rng::Stream;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -43,6 +44,7 @@ struct Owed {
     client_msg_no: Text,
     flags: Flags,
     deadline: Instant,
+    bytes: u32,
     answered: bool,
 }
 
@@ -61,6 +63,8 @@ struct Conn {
     keys: Option<SessionKeys>,
     owed: VecDeque<Owed>,
     owed_count: usize,
+    /// Payload bytes of what is owed.
+    owed_bytes: usize,
     /// Frames to hand to the shell at the end of the turn.
     frames: Frames,
     /// Bytes handed over and not yet credited, and bytes in `frames`.
@@ -69,10 +73,25 @@ struct Conn {
     /// Of the state: first frame, authentication, draining.
     deadline: Instant,
     timer_at: Instant,
-    /// A decoded SEND waits for a message id.
+    /// A decoded SEND waits for a message id, in `pending`.
     starved: bool,
+    pending: Option<Box<wukong_proto::Send>>,
     /// Its next run comes with a credit.
     waits_credit: bool,
+}
+
+impl Conn {
+    /// Nothing more may be decoded before something else has happened (back-pressure to the socket, semantics 3.1.5).
+    fn blocked(&self) -> bool {
+        matches!(self.state, State::Authenticating | State::Closing)
+            || self.starved
+            || self.waits_credit
+            || self.owes_too_much()
+    }
+
+    fn owes_too_much(&self) -> bool {
+        self.owed_count >= limits::OWED_ACKS_MAX || self.owed_bytes >= limits::OWED_BYTES_MAX
+    }
 }
 
 /// All connections of one shard.
@@ -86,8 +105,8 @@ pub struct Conns {
     scratch: Scratch,
     encoded: BytesMut,
     unauthenticated: usize,
-    /// SENDs that wait for a message id, at most one per connection.
-    starved_sends: Vec<(ConnId, wukong_proto::Send)>,
+    /// Connections whose next SEND waits for a message id.
+    starved: Vec<ConnId>,
     pub stopping: bool,
 }
 
@@ -101,7 +120,7 @@ impl Conns {
             scratch: Scratch::default(),
             encoded: BytesMut::new(),
             unauthenticated: 0,
-            starved_sends: Vec::new(),
+            starved: Vec::new(),
             stopping: false,
         }
     }
@@ -138,13 +157,13 @@ impl Conns {
             deadline: now + limits::FIRST_FRAME,
             timer_at: Instant::NEVER,
             starved: false,
+            pending: None,
+            owed_bytes: 0,
             waits_credit: false,
         };
         let refused = if self.stopping {
             Some(CloseReason::Stopping)
-        } else if self.map.len() >= limits::CONNS_MAX
-            || self.unauthenticated >= limits::UNAUTHENTICATED_MAX
-        {
+        } else if self.map.len() >= limits::CONNS_MAX || self.unauthenticated >= limits::UNAUTHENTICATED_MAX {
             Some(CloseReason::TooMany)
         } else {
             None
@@ -182,22 +201,13 @@ impl Conns {
                 }
                 let uid = conn.uid.clone();
                 let to = shard_of(slot_of(&uid, ctx.config.slots), ctx.config.shards);
-                ctx.reply(
-                    to,
-                    Reply::Gone {
-                        conn: ConnRef {
-                            shard: ctx.me(),
-                            conn: id,
-                        },
-                        uid,
-                    },
-                );
+                ctx.reply(to, Reply::Gone { conn: ConnRef { shard: ctx.me(), conn: id }, uid });
             }
             State::Closing => {}
         }
         conn.state = State::Closing;
         conn.owed.clear();
-        conn.owed_count = 0;
+        (conn.owed_count, conn.owed_bytes) = (0, 0);
     }
 
     /// Closes after what was written before (semantics 3.1).
@@ -303,16 +313,11 @@ impl Conns {
         conn.deadline = Instant::NEVER;
         self.unauthenticated -= 1;
         ctx.counters.connects_accepted += 1;
-        ctx.note(Note::Connected {
-            conn: id,
-            uid: conn.uid.clone(),
-        });
+        ctx.note(Note::Connected { conn: id, uid: conn.uid.clone() });
         let version = conn.version;
         conn.decoder.set_version(version);
         self.rearm(ctx, id);
-        self.encode(ctx, id, |out| {
-            wukong_proto::encode_conn_ack(&ack, version, out)
-        });
+        self.encode(ctx, id, |out| wukong_proto::encode_conn_ack(&ack, version, out));
         self.run(ctx, id);
     }
 
@@ -331,24 +336,13 @@ impl Conns {
         };
         let (version, uid) = (conn.version, conn.uid.clone());
         ctx.counters.connects_refused += 1;
-        ctx.note(Note::ConnectRefused {
-            conn: id,
-            uid,
-            reason,
-        });
-        self.encode(ctx, id, |out| {
-            wukong_proto::encode_conn_ack(&ack, version, out)
-        });
+        ctx.note(Note::ConnectRefused { conn: id, uid, reason });
+        self.encode(ctx, id, |out| wukong_proto::encode_conn_ack(&ack, version, out));
         self.close(ctx, id, CloseReason::ConnectRefused);
     }
 
     /// Encodes one frame into the shared buffer and queues it.
-    fn encode<E>(
-        &mut self,
-        ctx: &mut Ctx,
-        id: ConnId,
-        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) {
+    fn encode<E>(&mut self, ctx: &mut Ctx, id: ConnId, write: impl FnOnce(&mut BytesMut) -> Result<(), E>) {
         debug_assert!(self.encoded.is_empty());
         // Frames are cut from chunks, so that most cost no allocation of their own.
         if self.encoded.capacity() < limits::FRAME_CHUNK / 8 {
@@ -383,11 +377,8 @@ impl Conns {
         conn.state = State::Draining(reason);
         conn.deadline = ctx.now.mono + after;
         if let Some(text) = disconnect {
-            let frame = Disconnect {
-                flags: Flags::default(),
-                reason: ReasonCode::CONNECT_KICK,
-                text: Text::from(text),
-            };
+            let frame =
+                Disconnect { flags: Flags::default(), reason: ReasonCode::CONNECT_KICK, text: Text::from(text) };
             self.encode(ctx, id, |out| wukong_proto::encode_disconnect(&frame, out));
         }
         self.rearm(ctx, id);
@@ -413,14 +404,11 @@ impl Conns {
         if core::mem::replace(&mut owed.answered, true) {
             return;
         }
+        let owed_bytes = owed.bytes as usize;
         let version = c.version;
         // A seq that the client's version cannot carry (semantics 4.9.4).
         let too_long = version < 6 && seq > u64::from(u32::MAX);
-        let (seq, reason) = if too_long {
-            (0, ReasonCode::MESSAGE_SEQ_EXHAUSTED)
-        } else {
-            (seq, reason)
-        };
+        let (seq, reason) = if too_long { (0, ReasonCode::MESSAGE_SEQ_EXHAUSTED) } else { (seq, reason) };
         let ack = SendAck {
             flags: owed.flags,
             message_id,
@@ -429,8 +417,9 @@ impl Conns {
             reason: reason.for_version(version),
             client_msg_no: owed.client_msg_no.clone(),
         };
-        let was_full = c.owed_count >= limits::OWED_ACKS_MAX;
+        let was_full = c.owes_too_much();
         c.owed_count -= 1;
+        c.owed_bytes -= owed_bytes;
         while c.owed.front().is_some_and(|o| o.answered) {
             c.owed.pop_front();
         }
@@ -439,11 +428,12 @@ impl Conns {
         } else {
             ctx.counters.sendacks_refused += 1;
         }
-        self.encode(ctx, conn, |out| {
-            wukong_proto::encode_send_ack(&ack, version, out)
-        });
+        self.encode(ctx, conn, |out| wukong_proto::encode_send_ack(&ack, version, out));
         if was_full {
             ctx.run.push_back(crate::ctx::RunKey::Conn(conn));
+        }
+        if self.stopping && self.map.get(&conn).is_some_and(|c| c.owed_count == 0) {
+            self.close(ctx, conn, CloseReason::Stopping);
         }
     }
 

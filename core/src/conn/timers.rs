@@ -19,11 +19,7 @@ impl Conns {
             State::Active | State::Draining(_) => conn.last_active + limits::IDLE,
             _ => Instant::NEVER,
         };
-        let owed = conn
-            .owed
-            .iter()
-            .find(|o| !o.answered)
-            .map_or(Instant::NEVER, |o| o.deadline);
+        let owed = conn.owed.iter().find(|o| !o.answered).map_or(Instant::NEVER, |o| o.deadline);
         let at = conn.deadline.min(owed).min(idle);
         ctx.arm(Timer::Conn(id), &mut conn.timer_at, at);
     }
@@ -52,9 +48,7 @@ impl Conns {
             };
             return self.close(ctx, id, reason);
         }
-        if matches!(conn.state, State::Active | State::Draining(_))
-            && conn.last_active + limits::IDLE <= now
-        {
+        if matches!(conn.state, State::Active | State::Draining(_)) && conn.last_active + limits::IDLE <= now {
             return self.close(ctx, id, CloseReason::Idle);
         }
         while let Some(overdue) = self.overdue(id, now) {

@@ -54,21 +54,13 @@ pub enum Work {
     /// Owner → user authority.
     Send(Box<SendEvent>),
     /// Owner → user authority.
-    RecvAck {
-        conn: ConnRef,
-        uid: Text,
-        message_id: i64,
-    },
+    RecvAck { conn: ConnRef, uid: Text, message_id: i64 },
     /// User authority → channel authority.
     ChannelSend(Box<SendEvent>),
     /// Channel authority → user authority: new messages for these users.
     Push(Box<Push>),
     /// User authority → owner: one RECV.
-    Deliver {
-        conn: ConnRef,
-        delivery: Arc<Delivery>,
-        dup: bool,
-    },
+    Deliver { conn: ConnRef, delivery: Arc<Delivery>, dup: bool },
 }
 
 impl Work {
@@ -87,55 +79,23 @@ impl Work {
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// User authority → owner.
-    Connected {
-        conn: ConnRef,
-        verdict: ConnectVerdict,
-    },
+    Connected { conn: ConnRef, verdict: ConnectVerdict },
     /// Channel or user authority → owner. `owed_id` is the id given at decode; `message_id` the stored one.
-    SendAck {
-        conn: ConnRef,
-        owed_id: i64,
-        message_id: i64,
-        seq: u64,
-        reason: ReasonCode,
-    },
+    SendAck { conn: ConnRef, owed_id: i64, message_id: i64, seq: u64, reason: ReasonCode },
     /// User authority → channel authority: the lanes took the push.
-    PushAccepted {
-        channel: u32,
-        activation: u64,
-        push: u64,
-    },
+    PushAccepted { channel: u32, activation: u64, push: u64 },
     /// User authority → owner: the connection must go.
-    Kick {
-        conn: ConnRef,
-        disconnect: Option<&'static str>,
-        after: Duration,
-        reason: CloseReason,
-    },
+    Kick { conn: ConnRef, disconnect: Option<&'static str>, after: Duration, reason: CloseReason },
     /// Owner → user authority: an authenticated connection ended.
     Gone { conn: ConnRef, uid: Text },
     /// Channel authority → user authority's slot: this user takes part in the channel.
-    EnsureMembership {
-        uid: Text,
-        channel: ChannelKey,
-        from: ShardId,
-        index: u32,
-        activation: u64,
-    },
+    EnsureMembership { uid: Text, channel: ChannelKey, from: ShardId, index: u32, activation: u64 },
     /// The answer: the membership row is committed.
-    MembershipReady {
-        index: u32,
-        activation: u64,
-        uid: Text,
-    },
+    MembershipReady { index: u32, activation: u64, uid: Text },
     /// A call's home → channel authority.
     Read { job: Box<ReadJob> },
     /// The answer.
-    ReadDone {
-        call: u64,
-        part: u32,
-        answer: Box<ReadAnswer>,
-    },
+    ReadDone { call: u64, part: u32, answer: Box<ReadAnswer> },
 }
 
 /// CONNECT, as the user authority needs it.
@@ -188,6 +148,8 @@ pub struct Delivery {
     pub record: Record,
     /// The connection that must not receive it; none after a restart.
     pub origin: Option<ConnRef>,
+    /// Handed over once more after a restart: recipients may have it already.
+    pub again: bool,
 }
 
 /// Messages of one channel for the users of one shard.

@@ -33,8 +33,12 @@ impl fmt::Display for Bad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotARecording => f.write_str("this is not a flight recording"),
-            Self::OtherFormat(n) => write!(f, "the recording has format {n}, this version reads {FORMAT}: use the version that wrote it"),
-            Self::WrongKey => f.write_str("recorder.key is not the key of this recording: it must lie beside the files it was made with"),
+            Self::OtherFormat(n) => {
+                write!(f, "the recording has format {n}, this version reads {FORMAT}: use the version that wrote it")
+            }
+            Self::WrongKey => f.write_str(
+                "recorder.key is not the key of this recording: it must lie beside the files it was made with",
+            ),
             Self::Short => f.write_str("the recording ends within its header"),
             Self::Damaged { at } => write!(f, "the recording is damaged at byte {at}"),
         }
@@ -77,11 +81,7 @@ struct Reader {
 
 impl Reader {
     fn take(&mut self, n: usize) -> Read<Bytes> {
-        let end = self
-            .at
-            .checked_add(n)
-            .filter(|end| *end <= self.bytes.len())
-            .ok_or(End)?;
+        let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or(End)?;
         let part = self.bytes.slice(self.at..end);
         self.at = end;
         Ok(part)
@@ -152,9 +152,7 @@ impl Items {
         if format != FORMAT {
             return Err(Bad::OtherFormat(format));
         }
-        let header = header(&mut r, key)
-            .map_err(|End| Bad::Short)?
-            .ok_or(Bad::WrongKey)?;
+        let header = header(&mut r, key).map_err(|End| Bad::Short)?.ok_or(Bad::WrongKey)?;
         let last = header.started;
         Ok((header, Self { reader: r, last }))
     }
@@ -163,9 +161,7 @@ impl Items {
         let r = &mut self.reader;
         let tag = r.u8()?;
         if tag == tag::DRAINED {
-            return Ok(Some(Item::Drained {
-                hash: u64::from_be_bytes(r.array()?),
-            }));
+            return Ok(Some(Item::Drained { hash: u64::from_be_bytes(r.array()?) }));
         }
         let mono = Instant(self.last.mono.0.wrapping_add(r.varint()?));
         let wall = WallTime(self.last.wall.0.wrapping_add(r.signed()? as u64));
@@ -212,10 +208,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let mail_credit = r.varint()? as usize;
     let store = StoreId(u128::from_be_bytes(r.array()?));
     let incarnation = Incarnation(r.varint()?);
-    let started = Now {
-        mono: Instant(r.varint()?),
-        wall: WallTime(r.varint()?),
-    };
+    let started = Now { mono: Instant(r.varint()?), wall: WallTime(r.varint()?) };
     let jitter = r.array()?;
     let mut secret = r.bytes()?.to_vec();
     cipher(key, shard.0, &mut secret);
@@ -223,10 +216,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     if crc != crc32fast::hash(secret).to_be_bytes() {
         return Ok(None);
     }
-    let mut s = Reader {
-        bytes: Bytes::copy_from_slice(secret),
-        at: 0,
-    };
+    let mut s = Reader { bytes: Bytes::copy_from_slice(secret), at: 0 };
     let keys = s.array()?;
     let has_token = s.flag()?;
     let token = some!(text(&mut s)?);
@@ -240,39 +230,21 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         overlay_rows_max,
         dedup_bytes_max,
         mail_credit,
-        ..ShardConfig::default()
+        #[cfg(feature = "mutants")]
+        mutant: None,
     };
-    Ok(Some(Header {
-        config,
-        boot: Boot { store, incarnation },
-        seed: Seed { keys, jitter },
-        started,
-    }))
+    Ok(Some(Header { config, boot: Boot { store, incarnation }, seed: Seed { keys, jitter }, started }))
 }
 
 fn input(tag: u8, r: &mut Reader) -> Value<Recorded> {
     let input = match tag {
         tag::OPENED => {
             let conn = ConnId(r.varint()?);
-            let transport = if r.flag()? {
-                Transport::WebSocket
-            } else {
-                Transport::Tcp
-            };
-            Input::ConnOpened {
-                conn,
-                transport,
-                peer: some!(address(r)?),
-            }
+            let transport = if r.flag()? { Transport::WebSocket } else { Transport::Tcp };
+            Input::ConnOpened { conn, transport, peer: some!(address(r)?) }
         }
-        tag::RECEIVED => Input::ConnReceived {
-            conn: ConnId(r.varint()?),
-            bytes: r.bytes()?,
-        },
-        tag::CREDIT => Input::ConnDrained {
-            conn: ConnId(r.varint()?),
-            bytes: r.varint()? as u32,
-        },
+        tag::RECEIVED => Input::ConnReceived { conn: ConnId(r.varint()?), bytes: r.bytes()? },
+        tag::CREDIT => Input::ConnDrained { conn: ConnId(r.varint()?), bytes: r.varint()? as u32 },
         tag::CLOSED => {
             let conn = ConnId(r.varint()?);
             let cause = match r.u8()? {
@@ -284,18 +256,12 @@ fn input(tag: u8, r: &mut Reader) -> Value<Recorded> {
             Input::ConnClosed { conn, cause }
         }
         tag::MAIL => {
-            return Ok(Some(Recorded::Mail {
-                from: ShardId(r.u8()?),
-                ordinal: r.varint()?,
-            }));
+            return Ok(Some(Recorded::Mail { from: ShardId(r.u8()?), ordinal: r.varint()? }));
         }
         tag::PERSISTED => {
             let op = OpId(r.varint()?);
             let fault = some!(fault(r.u8()?));
-            Input::Completed {
-                op,
-                completion: Completion::Persisted(fault.map_or(Ok(()), Err)),
-            }
+            Input::Completed { op, completion: Completion::Persisted(fault.map_or(Ok(()), Err)) }
         }
         tag::LOADED => {
             let op = OpId(r.varint()?);
@@ -303,15 +269,9 @@ fn input(tag: u8, r: &mut Reader) -> Value<Recorded> {
                 Some(fault) => Err(fault),
                 None => Ok(some!(many(r, found)?)),
             };
-            Input::Completed {
-                op,
-                completion: Completion::Loaded(loaded),
-            }
+            Input::Completed { op, completion: Completion::Loaded(loaded) }
         }
-        tag::CALL => Input::Call {
-            call: CallId(r.varint()?),
-            request: some!(request(r)?),
-        },
+        tag::CALL => Input::Call { call: CallId(r.varint()?), request: some!(request(r)?) },
         tag::DEADLINE => Input::Deadline,
         tag::STOP => Input::Stop,
         _ => return Ok(None),
@@ -356,10 +316,8 @@ fn found(r: &mut Reader) -> Value<Found> {
     Ok(Some(match r.u8()? {
         0 => Found::Point(None),
         1 => Found::Point(Some(r.bytes()?)),
-        2 => Found::Page {
-            rows: some!(many(r, row)?),
-            more: r.flag()?,
-        },
+        2 => Found::Page { rows: some!(many(r, row)?), more: r.flag()? },
+        3 => Found::Unreadable(some!(fault(r.u8()?).flatten())),
         _ => return Ok(None),
     }))
 }

@@ -44,12 +44,7 @@ impl Encoder {
     /// Begins a recording: appends the header to `out`.
     #[must_use]
     pub fn begin(header: &Header, key: &SealKey, out: &mut Vec<u8>) -> Self {
-        let Header {
-            config,
-            boot,
-            seed,
-            started,
-        } = header;
+        let Header { config, boot, seed, started } = header;
         out.extend_from_slice(MAGIC);
         out.push(FORMAT);
         varint(out, u64::from(config.node.0));
@@ -67,18 +62,12 @@ impl Encoder {
         out.extend_from_slice(&seed.jitter);
         let mut secret = seed.keys.to_vec();
         flag(&mut secret, config.manager_token.is_some());
-        bytes(
-            &mut secret,
-            config.manager_token.as_ref().map_or(&[], |t| t.as_bytes()),
-        );
+        bytes(&mut secret, config.manager_token.as_ref().map_or(&[], |t| t.as_bytes()));
         let crc = crc32fast::hash(&secret);
         secret.extend_from_slice(&crc.to_be_bytes());
         cipher(key, config.shard.0, &mut secret);
         bytes(out, &secret);
-        Self {
-            last: *started,
-            mail: BTreeMap::new(),
-        }
+        Self { last: *started, mail: BTreeMap::new() }
     }
 
     /// Appends an input, before it is handed to the shard.
@@ -88,19 +77,12 @@ impl Encoder {
         signed(out, now.wall.0.wrapping_sub(self.last.wall.0) as i64);
         self.last = now;
         match input {
-            Input::ConnOpened {
-                conn,
-                transport,
-                peer,
-            } => {
+            Input::ConnOpened { conn, transport, peer } => {
                 varint(out, conn.0);
                 flag(out, *transport == Transport::WebSocket);
                 address(out, *peer);
             }
-            Input::ConnReceived {
-                conn,
-                bytes: received,
-            } => {
+            Input::ConnReceived { conn, bytes: received } => {
                 varint(out, conn.0);
                 bytes(out, received);
             }
@@ -134,10 +116,7 @@ impl Encoder {
                     }
                 }
             }
-            Input::Call {
-                call,
-                request: asked,
-            } => {
+            Input::Call { call, request: asked } => {
                 varint(out, call.0);
                 request(out, asked);
             }
@@ -159,14 +138,8 @@ fn tag_of(input: &Input) -> u8 {
         Input::ConnDrained { .. } => tag::CREDIT,
         Input::ConnClosed { .. } => tag::CLOSED,
         Input::Mail { .. } => tag::MAIL,
-        Input::Completed {
-            completion: Completion::Persisted(_),
-            ..
-        } => tag::PERSISTED,
-        Input::Completed {
-            completion: Completion::Loaded(_),
-            ..
-        } => tag::LOADED,
+        Input::Completed { completion: Completion::Persisted(_), .. } => tag::PERSISTED,
+        Input::Completed { completion: Completion::Loaded(_), .. } => tag::LOADED,
         Input::Call { .. } => tag::CALL,
         Input::Deadline => tag::DEADLINE,
         Input::Stop => tag::STOP,
@@ -192,6 +165,7 @@ fn address(out: &mut Vec<u8>, addr: SocketAddr) {
 
 fn one_found(out: &mut Vec<u8>, found: &Found) {
     match found {
+        Found::Unreadable(why) => out.extend_from_slice(&[3, fault(Some(*why))]),
         Found::Point(None) => out.push(0),
         Found::Point(Some(value)) => {
             out.push(1);
@@ -211,27 +185,14 @@ fn one_found(out: &mut Vec<u8>, found: &Found) {
 
 fn request(out: &mut Vec<u8>, request: &ApiRequest) {
     match request {
-        ApiRequest::SetToken {
-            uid,
-            token,
-            device_flag,
-            device_level,
-        } => {
+        ApiRequest::SetToken { uid, token, device_flag, device_level } => {
             out.push(0);
             bytes(out, uid.as_bytes());
             bytes(out, token.as_bytes());
             out.extend_from_slice(&[*device_flag, *device_level]);
         }
         ApiRequest::MessageSync(q) => {
-            let MessageSync {
-                login_uid,
-                channel_id,
-                channel_type,
-                start,
-                end,
-                limit,
-                up,
-            } = q;
+            let MessageSync { login_uid, channel_id, channel_type, start, end, limit, up } = q;
             out.push(1);
             bytes(out, login_uid.as_bytes());
             bytes(out, channel_id.as_bytes());
@@ -242,16 +203,8 @@ fn request(out: &mut Vec<u8>, request: &ApiRequest) {
             flag(out, *up);
         }
         ApiRequest::ConversationSync(q) => {
-            let ConversationSync {
-                uid,
-                version,
-                last_seqs,
-                msg_count,
-                only_unread,
-                exclude_types,
-                page,
-                page_size,
-            } = q;
+            let ConversationSync { uid, version, last_seqs, msg_count, only_unread, exclude_types, page, page_size } =
+                q;
             out.push(2);
             bytes(out, uid.as_bytes());
             signed(out, *version);

@@ -49,10 +49,7 @@ impl OutputHash {
                     self.sized(frame);
                 }
             }
-            Output::Start {
-                op,
-                effect: Effect::Persist { batch, class },
-            } => {
+            Output::Start { op, effect: Effect::Persist { batch, class } } => {
                 self.number(2);
                 self.number(op.0);
                 self.debug(class);

@@ -80,17 +80,8 @@ impl fmt::Display for Difference {
         match self {
             Self::Boot(e) => write!(f, "a shard does not start: {e}"),
             Self::Bad { shard, bad } => write!(f, "shard {shard}: {bad}"),
-            Self::NotOneRun => f.write_str(
-                "the recordings of all shards of one run are needed, and of no other run",
-            ),
-            Self::Outputs {
-                shard,
-                item,
-                now,
-                recorded,
-                replayed,
-                outputs,
-            } => {
+            Self::NotOneRun => f.write_str("the recordings of all shards of one run are needed, and of no other run"),
+            Self::Outputs { shard, item, now, recorded, replayed, outputs } => {
                 write!(
                     f,
                     "shard {shard}, item {item}, {} ns: the run gave outputs with hash {recorded:016x}, the replay {replayed:016x}:",
@@ -98,16 +89,8 @@ impl fmt::Display for Difference {
                 )?;
                 outputs.iter().try_for_each(|o| write!(f, "\n  {o}"))
             }
-            Self::Mail {
-                shard,
-                item,
-                from,
-                ordinal,
-            } => {
-                write!(
-                    f,
-                    "shard {shard}, item {item}: mail {ordinal} of shard {from} is not there"
-                )
+            Self::Mail { shard, item, from, ordinal } => {
+                write!(f, "shard {shard}, item {item}: mail {ordinal} of shard {from} is not there")
             }
         }
     }
@@ -128,33 +111,16 @@ type Post = BTreeMap<(ShardId, ShardId), VecDeque<Mail>>;
 ///
 /// # Errors
 /// The first difference.
-pub fn replay(
-    recordings: Vec<Recording>,
-    see: &mut dyn FnMut(ShardId, Now, Seen<'_>),
-) -> Result<Summary, Difference> {
+pub fn replay(recordings: Vec<Recording>, see: &mut dyn FnMut(ShardId, Now, Seen<'_>)) -> Result<Summary, Difference> {
     check_one_run(&recordings)?;
-    let mut summary = Summary {
-        shards: recordings.len(),
-        ..Summary::default()
-    };
+    let mut summary = Summary { shards: recordings.len(), ..Summary::default() };
     let mut post = Post::new();
     let mut players = Vec::new();
     for Recording { header, items } in recordings {
-        let Header {
-            config,
-            boot,
-            seed,
-            started,
-        } = header;
+        let Header { config, boot, seed, started } = header;
         let id = config.shard;
         let shard = Shard::new(config, boot, seed, started).map_err(Difference::Boot)?;
-        let player = Player {
-            shard,
-            items: items.peekable(),
-            item: 0,
-            now: started,
-            taken: BTreeMap::new(),
-        };
+        let player = Player { shard, items: items.peekable(), item: 0, now: started, taken: BTreeMap::new() };
         players.push((id, player));
     }
     loop {
@@ -168,18 +134,9 @@ pub fn replay(
     }
     // Whoever has items left waits for mail that never comes.
     for (shard, player) in &mut players {
-        if let Some(Ok(Item::Handled {
-            input: Recorded::Mail { from, ordinal },
-            ..
-        })) = player.items.peek()
-        {
+        if let Some(Ok(Item::Handled { input: Recorded::Mail { from, ordinal }, .. })) = player.items.peek() {
             let (from, ordinal) = (*from, *ordinal);
-            return Err(Difference::Mail {
-                shard: *shard,
-                item: player.item,
-                from,
-                ordinal,
-            });
+            return Err(Difference::Mail { shard: *shard, item: player.item, from, ordinal });
         }
     }
     Ok(summary)
@@ -197,11 +154,7 @@ fn check_one_run(recordings: &[Recording]) -> Result<(), Difference> {
         }
         present.push(header.config.shard);
     }
-    if present.len() == usize::from(first.header.config.shards) {
-        Ok(())
-    } else {
-        Err(Difference::NotOneRun)
-    }
+    if present.len() == usize::from(first.header.config.shards) { Ok(()) } else { Err(Difference::NotOneRun) }
 }
 
 /// Plays one shard until it ends or waits for mail. Returns whether it got anywhere.
@@ -214,10 +167,7 @@ fn play(
 ) -> Result<bool, Difference> {
     let mut moved = false;
     loop {
-        if let Some(Ok(Item::Handled {
-            input: Recorded::Mail { from, .. },
-            ..
-        })) = player.items.peek()
+        if let Some(Ok(Item::Handled { input: Recorded::Mail { from, .. }, .. })) = player.items.peek()
             && post.get(&(*from, id)).is_none_or(VecDeque::is_empty)
         {
             return Ok(moved);
@@ -260,12 +210,7 @@ fn take_mail(
             *taken += 1;
             Ok(Input::Mail { from, mail })
         }
-        _ => Err(Difference::Mail {
-            shard: id,
-            item: player.item,
-            from,
-            ordinal,
-        }),
+        _ => Err(Difference::Mail { shard: id, item: player.item, from, ordinal }),
     }
 }
 
@@ -287,14 +232,7 @@ fn drain(
     if replayed != recorded {
         let outputs = outputs.iter().map(|o| format!("{o:?}")).collect();
         let (now, item) = (player.now, player.item);
-        return Err(Difference::Outputs {
-            shard: id,
-            item,
-            now,
-            recorded,
-            replayed,
-            outputs,
-        });
+        return Err(Difference::Outputs { shard: id, item, now, recorded, replayed, outputs });
     }
     let count = outputs.len() as u64;
     for output in outputs {

@@ -35,23 +35,14 @@ pub struct Pusher {
 
 impl Default for Pusher {
     fn default() -> Self {
-        Self {
-            lanes: alloc::vec![Lane::default(); limits::LANES],
-        }
+        Self { lanes: alloc::vec![Lane::default(); limits::LANES] }
     }
 }
 
 impl Pusher {
     /// Takes a push into its lanes and says so: from here on this shard owes the deliveries.
     pub fn accept(&mut self, ctx: &mut Ctx, push: Push) {
-        let Push {
-            from,
-            channel,
-            activation,
-            push,
-            uids,
-            deliveries,
-        } = push;
+        let Push { from, channel, activation, push, uids, deliveries } = push;
         let last = uids.len().saturating_sub(1);
         for (i, uid) in uids.into_iter().enumerate() {
             let lane_index = crc32fast::hash(uid.as_bytes()) as usize % limits::LANES;
@@ -67,14 +58,7 @@ impl Pusher {
                 ctx.run.push_back(RunKey::Lane(lane_index as u32));
             }
         }
-        ctx.reply(
-            from,
-            Reply::PushAccepted {
-                channel,
-                activation,
-                push,
-            },
-        );
+        ctx.reply(from, Reply::PushAccepted { channel, activation, push });
     }
 
     /// Serves one lane up to a batch. Returns the deliveries made.

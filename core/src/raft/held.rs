@@ -11,18 +11,13 @@ pub struct Held<T> {
 
 impl<T> Default for Held<T> {
     fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-        }
+        Self { queue: VecDeque::new() }
     }
 }
 
 impl<T> Held<T> {
     pub fn hold(&mut self, epoch: Epoch, index: u64, promise: T) {
-        debug_assert!(
-            self.queue.back().is_none_or(|(_, i, _)| *i <= index),
-            "promises are held in index order"
-        );
+        debug_assert!(self.queue.back().is_none_or(|(_, i, _)| *i <= index), "promises are held in index order");
         self.queue.push_back((epoch, index, promise));
     }
 
@@ -32,9 +27,7 @@ impl<T> Held<T> {
         if *index > hw {
             return None;
         }
-        self.queue
-            .pop_front()
-            .map(|(_, index, promise)| (index, promise))
+        self.queue.pop_front().map(|(_, index, promise)| (index, promise))
     }
 
     #[must_use]

@@ -18,14 +18,7 @@ impl Log {
     #[must_use]
     pub fn recovered(base: Position, marks: Vec<(Epoch, u64)>, last: u64) -> Self {
         let epoch = marks.last().map_or(base.epoch, |(e, _)| *e).max(base.epoch);
-        Self {
-            base,
-            marks,
-            end: Position {
-                epoch,
-                index: last.max(base.index),
-            },
-        }
+        Self { base, marks, end: Position { epoch, index: last.max(base.index) } }
     }
 
     #[must_use]
@@ -35,10 +28,7 @@ impl Log {
 
     /// Starts an epoch at `at` = the current last index.
     pub fn mark(&mut self, epoch: Epoch, at: u64) {
-        assert!(
-            epoch > self.end.epoch && at == self.end.index,
-            "a mark extends the log"
-        );
+        assert!(epoch > self.end.epoch && at == self.end.index, "a mark extends the log");
         // An epoch without entries may be forgotten in favour of the later one (4.3).
         if self.marks.last().is_some_and(|(_, last)| *last == at) {
             self.marks.pop();
@@ -50,18 +40,12 @@ impl Log {
     /// The mark that a new one at the current end would replace, because its epoch has no entries.
     #[must_use]
     pub fn superseded_mark(&self) -> Option<Epoch> {
-        self.marks
-            .last()
-            .filter(|(_, at)| *at == self.end.index)
-            .map(|(e, _)| *e)
+        self.marks.last().filter(|(_, at)| *at == self.end.index).map(|(e, _)| *e)
     }
 
     /// Adds `count` entries of the current epoch.
     pub fn extend(&mut self, epoch: Epoch, count: u64) {
-        assert!(
-            epoch == self.end.epoch || count == 0,
-            "entries belong to the epoch of the last mark"
-        );
+        assert!(epoch == self.end.epoch || count == 0, "entries belong to the epoch of the last mark");
         self.end.index += count;
     }
 
@@ -69,27 +53,16 @@ impl Log {
     #[must_use]
     pub fn epoch_end(&self, epoch: Epoch) -> Position {
         let n = self.marks.partition_point(|(e, _)| *e <= epoch);
-        let found = if n == 0 {
-            self.base.epoch
-        } else {
-            self.marks[n - 1].0
-        };
+        let found = if n == 0 { self.base.epoch } else { self.marks[n - 1].0 };
         let index = self.marks.get(n).map_or(self.end.index, |(_, at)| *at);
-        Position {
-            epoch: found,
-            index,
-        }
+        Position { epoch: found, index }
     }
 
     /// The epoch of the entry at `index`.
     #[must_use]
     pub fn epoch_of(&self, index: u64) -> Epoch {
         let n = self.marks.partition_point(|(_, at)| *at < index);
-        if n == 0 {
-            self.base.epoch
-        } else {
-            self.marks[n - 1].0
-        }
+        if n == 0 { self.base.epoch } else { self.marks[n - 1].0 }
     }
 
     /// Whether `p` is a position of this log.
@@ -102,13 +75,9 @@ impl Log {
     /// `cut(L, keep)`: the longest prefix with epochs ≤ keep.epoch and indexes ≤ keep.index.
     pub fn cut(&mut self, keep: Position) {
         let end = self.epoch_end(keep.epoch);
-        self.marks
-            .retain(|(e, at)| *e <= keep.epoch && *at <= keep.index);
+        self.marks.retain(|(e, at)| *e <= keep.epoch && *at <= keep.index);
         let epoch = self.marks.last().map_or(self.base.epoch, |(e, _)| *e);
-        self.end = Position {
-            epoch,
-            index: end.index.min(keep.index).max(self.base.index),
-        };
+        self.end = Position { epoch, index: end.index.min(keep.index).max(self.base.index) };
     }
 
     /// Forgets everything up to `base`, which is a position of this log.
@@ -123,10 +92,7 @@ mod tests {
     use super::*;
 
     fn pos(epoch: u64, index: u64) -> Position {
-        Position {
-            epoch: Epoch(epoch),
-            index,
-        }
+        Position { epoch: Epoch(epoch), index }
     }
 
     fn sample() -> Log {

@@ -53,10 +53,7 @@ impl Group {
     #[must_use]
     pub fn new(recovered: Recovered) -> Self {
         let end = recovered.log.end();
-        assert!(
-            recovered.hw <= end.index,
-            "commit hint beyond the log's end"
-        );
+        assert!(recovered.hw <= end.index, "commit hint beyond the log's end");
         Self {
             epoch: recovered.epoch,
             role: Role::Follower,
@@ -80,10 +77,7 @@ impl Group {
     /// Becomes leader of `epoch`: won with a durable vote, or assigned (cluster-and-raft 4.9, 4.18). The mark
     /// rides in the next write.
     pub fn lead(&mut self, epoch: Epoch) {
-        assert!(
-            epoch >= self.epoch && epoch > self.log.end().epoch,
-            "an epoch is led once"
-        );
+        assert!(epoch >= self.epoch && epoch > self.log.end().epoch, "an epoch is led once");
         assert!(self.role == Role::Follower, "lead by a {:?}", self.role);
         self.epoch = epoch;
         self.role = Role::Leader;
@@ -94,14 +88,8 @@ impl Group {
     /// Goes on leading the epoch of the last mark: a settled group that was evicted and reloaded by the same
     /// process (cluster-and-raft 4.19).
     pub fn resume(&mut self) {
-        assert!(
-            self.role == Role::Follower && self.hw == self.log.end().index,
-            "only a settled group resumes"
-        );
-        assert!(
-            self.log.end().epoch == self.epoch,
-            "only an epoch with its mark on disk resumes"
-        );
+        assert!(self.role == Role::Follower && self.hw == self.log.end().index, "only a settled group resumes");
+        assert!(self.log.end().epoch == self.epoch, "only an epoch with its mark on disk resumes");
         self.role = Role::Leader;
         self.mark_at = self.log.end().index;
         self.mark_written = true;
@@ -134,10 +122,7 @@ impl Group {
 
     /// The oldest write in flight is durable. Returns true when the commit index moved, or the epoch committed.
     pub fn persisted(&mut self) -> bool {
-        let end = self
-            .pending
-            .pop_front()
-            .expect("a completion without a write");
+        let end = self.pending.pop_front().expect("a completion without a write");
         // P4: what was truncated while in flight is not claimed.
         let end = end.min(self.log.end());
         self.durable = self.durable.max(end);
@@ -149,10 +134,7 @@ impl Group {
         if !self.is_leader() || self.durable.epoch != self.epoch {
             return false;
         }
-        assert!(
-            self.durable.index >= self.hw,
-            "durable end below the commit index"
-        );
+        assert!(self.durable.index >= self.hw, "durable end below the commit index");
         let moved = self.durable.index > self.hw;
         self.hw = self.durable.index;
         moved || self.durable.index == self.mark_at
@@ -201,10 +183,7 @@ mod tests {
     use super::*;
 
     fn pos(epoch: u64, index: u64) -> Position {
-        Position {
-            epoch: Epoch(epoch),
-            index,
-        }
+        Position { epoch: Epoch(epoch), index }
     }
 
     #[test]
@@ -212,19 +191,12 @@ mod tests {
         let mut log = Log::default();
         log.mark(Epoch(1), 0);
         log.extend(Epoch(1), 3);
-        let mut g = Group::new(Recovered {
-            epoch: Epoch(1),
-            log,
-            hw: 1,
-        });
+        let mut g = Group::new(Recovered { epoch: Epoch(1), log, hw: 1 });
         assert!(!g.is_leader());
         let e = g.campaign();
         g.lead(e);
         assert_eq!(g.mark_owed(), Some((Epoch(2), 3)));
-        assert_eq!(
-            g.hw, 1,
-            "entries of an older epoch commit only with the new mark"
-        );
+        assert_eq!(g.hw, 1, "entries of an older epoch commit only with the new mark");
         assert_eq!(g.append(2), 4);
         assert_eq!(g.append(1), 6);
         assert_eq!((g.hw, g.mark_owed()), (1, None));
@@ -239,11 +211,7 @@ mod tests {
         let mut log = Log::default();
         log.mark(Epoch(1), 0);
         log.extend(Epoch(1), 3);
-        let mut g = Group::new(Recovered {
-            epoch: Epoch(4),
-            log,
-            hw: 0,
-        });
+        let mut g = Group::new(Recovered { epoch: Epoch(4), log, hw: 0 });
         g.lead(Epoch(5));
         assert_eq!(g.append(0), 4);
         assert!(!g.epoch_committed());
@@ -257,22 +225,14 @@ mod tests {
         let mut log = Log::default();
         log.mark(Epoch(1), 0);
         log.extend(Epoch(1), 2);
-        let mut g = Group::new(Recovered {
-            epoch: Epoch(1),
-            log,
-            hw: 1,
-        });
+        let mut g = Group::new(Recovered { epoch: Epoch(1), log, hw: 1 });
         g.lead(Epoch(2));
         g.append(3);
         g.role = Role::Follower;
         assert_eq!(g.truncate(pos(1, 2)), Some(2));
         assert!(!g.persisted());
         assert_eq!(g.durable(), pos(1, 2));
-        assert_eq!(
-            g.truncate(pos(0, 0)),
-            None,
-            "committed entries are never cut"
-        );
+        assert_eq!(g.truncate(pos(0, 0)), None, "committed entries are never cut");
     }
 
     #[test]
@@ -280,11 +240,7 @@ mod tests {
     fn an_epoch_is_led_once() {
         let mut log = Log::default();
         log.mark(Epoch(3), 0);
-        let mut g = Group::new(Recovered {
-            epoch: Epoch(3),
-            log,
-            hw: 0,
-        });
+        let mut g = Group::new(Recovered { epoch: Epoch(3), log, hw: 0 });
         g.lead(Epoch(3));
     }
 }

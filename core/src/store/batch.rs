@@ -21,14 +21,7 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ALL: [Self; 6] = [
-        Self::Meta,
-        Self::Log,
-        Self::Index,
-        Self::Marks,
-        Self::Raft,
-        Self::Outbox,
-    ];
+    pub const ALL: [Self; 6] = [Self::Meta, Self::Log, Self::Index, Self::Marks, Self::Raft, Self::Outbox];
 
     /// Name of the column family on disk.
     #[must_use]
@@ -90,19 +83,13 @@ pub struct WriteBatch {
 impl WriteBatch {
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            buf: Vec::new(),
-            count: 0,
-        }
+        Self { buf: Vec::new(), count: 0 }
     }
 
     /// An empty batch with room for `bytes` of encoded writes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self {
-            buf: Vec::with_capacity(bytes),
-            count: 0,
-        }
+        Self { buf: Vec::with_capacity(bytes), count: 0 }
     }
 
     #[must_use]
@@ -200,17 +187,9 @@ impl<'a> Iterator for Writes<'a> {
         let (b, rest) = rest.split_at(m);
         self.rest = rest;
         Some(match head[0] {
-            PUT => Write::Put {
-                family,
-                key: a,
-                value: b,
-            },
+            PUT => Write::Put { family, key: a, value: b },
             DELETE => Write::Delete { family, key: a },
-            _ => Write::DeleteRange {
-                family,
-                from: a,
-                to: b,
-            },
+            _ => Write::DeleteRange { family, from: a, to: b },
         })
     }
 }
@@ -223,34 +202,17 @@ mod tests {
     fn writes_come_back_in_order() {
         let mut b = WriteBatch::new();
         b.put(Family::Log, b"k", b"v");
-        b.put_with(Family::Meta, b"k2", |out| {
-            out.extend_from_slice(b"long value")
-        });
+        b.put_with(Family::Meta, b"k2", |out| out.extend_from_slice(b"long value"));
         b.delete(Family::Index, b"d");
         b.delete_range(Family::Raft, b"a", b"z");
         let all: Vec<_> = b.iter().collect();
         assert_eq!(
             all,
             [
-                Write::Put {
-                    family: Family::Log,
-                    key: b"k",
-                    value: b"v"
-                },
-                Write::Put {
-                    family: Family::Meta,
-                    key: b"k2",
-                    value: b"long value"
-                },
-                Write::Delete {
-                    family: Family::Index,
-                    key: b"d"
-                },
-                Write::DeleteRange {
-                    family: Family::Raft,
-                    from: b"a",
-                    to: b"z"
-                },
+                Write::Put { family: Family::Log, key: b"k", value: b"v" },
+                Write::Put { family: Family::Meta, key: b"k2", value: b"long value" },
+                Write::Delete { family: Family::Index, key: b"d" },
+                Write::DeleteRange { family: Family::Raft, from: b"a", to: b"z" },
             ]
         );
         assert_eq!(b.len(), 4);

@@ -40,10 +40,7 @@ fn start(slot: SlotId, table: u8, more: usize) -> BytesMut {
 
 fn text16(k: &mut BytesMut, s: &str) {
     // Ids are bounded far below this by limits.rs; a longer one is our own error.
-    assert!(
-        s.len() <= usize::from(u16::MAX),
-        "key part longer than 64 KiB"
-    );
+    assert!(s.len() <= usize::from(u16::MAX), "key part longer than 64 KiB");
     k.put_u16(s.len() as u16);
     k.put_slice(s.as_bytes());
 }
@@ -103,10 +100,7 @@ pub fn parse_channel(key: &Bytes) -> Option<ChannelKey> {
         return None;
     }
     let id = wukong_proto::Text::try_from(key.slice(5..5 + n)).ok()?;
-    Some(ChannelKey {
-        id,
-        kind: key[5 + n],
-    })
+    Some(ChannelKey { id, kind: key[5 + n] })
 }
 
 #[must_use]
@@ -138,10 +132,7 @@ pub fn parse_membership(key: &Bytes, uid: &str) -> Option<ChannelKey> {
         return None;
     }
     let id = wukong_proto::Text::try_from(key.slice(at + 2..at + 2 + n)).ok()?;
-    Some(ChannelKey {
-        id,
-        kind: key[at + 2 + n],
-    })
+    Some(ChannelKey { id, kind: key[at + 2 + n] })
 }
 
 #[must_use]
@@ -188,13 +179,7 @@ pub fn mark(slot: SlotId, channel: ChannelNo, epoch: Epoch) -> [u8; 18] {
 }
 
 /// Dedup row: the full sender and client_msg_no, so that no two keys share a row.
-pub fn dedup_into(
-    k: &mut BytesMut,
-    slot: SlotId,
-    channel: ChannelNo,
-    uid: &str,
-    client_msg_no: &str,
-) {
+pub fn dedup_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &str, client_msg_no: &str) {
     k.clear();
     k.put_u16(slot.0);
     k.put_u8(table::DEDUP);

@@ -12,14 +12,7 @@ pub enum Query {
     Get { family: Family, key: Bytes },
     /// Rows with `from <= key < to`, at most `rows_max` of them and (after the first) `bytes_max` bytes;
     /// the last ones first when `reverse`. The page says whether more rows were left.
-    Range {
-        family: Family,
-        from: Bytes,
-        to: Bytes,
-        rows_max: u32,
-        bytes_max: u32,
-        reverse: bool,
-    },
+    Range { family: Family, from: Bytes, to: Bytes, rows_max: u32, bytes_max: u32, reverse: bool },
 }
 
 /// Queries answered together. The answer sees every `Persist` that the same shard started before it.
@@ -36,6 +29,8 @@ pub enum Found {
         rows: Vec<(Bytes, Bytes)>,
         more: bool,
     },
+    /// This query failed; the others of the load stand.
+    Unreadable(StoreFault),
 }
 
 /// A consistent view of a store; the simulated disk and RocksDB both implement it.
@@ -63,30 +58,18 @@ pub trait Snapshot {
 /// # Errors
 /// The first read that failed.
 pub fn answer<S: Snapshot + ?Sized>(snapshot: &S, load: &Load) -> Result<Vec<Found>, StoreFault> {
-    load.queries
-        .iter()
-        .map(|q| answer_one(snapshot, q))
-        .collect()
+    Ok(load.queries.iter().map(|q| answer_one(snapshot, q).unwrap_or_else(Found::Unreadable)).collect())
 }
 
 fn answer_one<S: Snapshot + ?Sized>(snapshot: &S, query: &Query) -> Result<Found, StoreFault> {
     match query {
         Query::Get { family, key } => snapshot.get(*family, key).map(Found::Point),
-        Query::Range {
-            family,
-            from,
-            to,
-            rows_max,
-            bytes_max,
-            reverse,
-        } => {
+        Query::Range { family, from, to, rows_max, bytes_max, reverse } => {
             let mut rows = Vec::new();
             let (mut size, mut more) = (0usize, false);
             snapshot.scan(*family, from, to, *reverse, &mut |k, v| {
                 size += k.len() + v.len();
-                if rows.len() >= *rows_max as usize
-                    || (!rows.is_empty() && size > *bytes_max as usize)
-                {
+                if rows.len() >= *rows_max as usize || (!rows.is_empty() && size > *bytes_max as usize) {
                     more = true;
                     return false;
                 }

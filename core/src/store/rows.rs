@@ -24,10 +24,7 @@ impl Row {
         if n == 0 || crc32fast::hash(&row[..n]) != crc || row[0] != format {
             return Err(Damaged);
         }
-        Ok(Self {
-            body: row.slice(1..n),
-            at: 0,
-        })
+        Ok(Self { body: row.slice(1..n), at: 0 })
     }
 
     fn take(&mut self, n: usize) -> Result<&[u8], Damaged> {
@@ -43,21 +40,15 @@ impl Row {
     }
 
     pub fn u16(&mut self) -> Result<u16, Damaged> {
-        Ok(u16::from_be_bytes(
-            self.take(2)?.try_into().map_err(|_| Damaged)?,
-        ))
+        Ok(u16::from_be_bytes(self.take(2)?.try_into().map_err(|_| Damaged)?))
     }
 
     pub fn u32(&mut self) -> Result<u32, Damaged> {
-        Ok(u32::from_be_bytes(
-            self.take(4)?.try_into().map_err(|_| Damaged)?,
-        ))
+        Ok(u32::from_be_bytes(self.take(4)?.try_into().map_err(|_| Damaged)?))
     }
 
     pub fn u64(&mut self) -> Result<u64, Damaged> {
-        Ok(u64::from_be_bytes(
-            self.take(8)?.try_into().map_err(|_| Damaged)?,
-        ))
+        Ok(u64::from_be_bytes(self.take(8)?.try_into().map_err(|_| Damaged)?))
     }
 
     pub fn text(&mut self) -> Result<Text, Damaged> {
@@ -78,10 +69,7 @@ impl Row {
 
 /// Appends `u16 length | bytes`. Ids are bounded far below 64 KiB by limits.rs.
 pub fn put_text(out: &mut Vec<u8>, s: &str) {
-    assert!(
-        s.len() <= usize::from(u16::MAX),
-        "text in a row longer than 64 KiB"
-    );
+    assert!(s.len() <= usize::from(u16::MAX), "text in a row longer than 64 KiB");
     out.extend_from_slice(&(s.len() as u16).to_be_bytes());
     out.extend_from_slice(s.as_bytes());
 }
@@ -315,11 +303,7 @@ impl Format for Assignment {
 
     fn parse(r: &mut Row) -> Result<Self, Damaged> {
         let (generation, epoch, config_version) = (r.u64()?, Epoch(r.u64()?), r.u64()?);
-        let leader = if r.u8()? != 0 {
-            Some((get_replica(r)?, Incarnation(r.u64()?)))
-        } else {
-            None
-        };
+        let leader = if r.u8()? != 0 { Some((get_replica(r)?, Incarnation(r.u64()?))) } else { None };
         Ok(Self {
             generation,
             epoch,
@@ -341,10 +325,7 @@ mod tests {
 
     #[test]
     fn rows_survive_the_disk_and_damage_is_seen() {
-        let me = Replica {
-            node: NodeId(1),
-            store: StoreId(7 << 64 | 9),
-        };
+        let me = Replica { node: NodeId(1), store: StoreId(7 << 64 | 9) };
         let a = Assignment {
             generation: 4,
             epoch: Epoch(2),
@@ -355,10 +336,7 @@ mod tests {
         };
         let row = a.to_bytes();
         assert_eq!(Assignment::decode(&row), Ok(a));
-        let d = Device {
-            token: Text::from("tok"),
-            level: 1,
-        };
+        let d = Device { token: Text::from("tok"), level: 1 };
         assert_eq!(Device::decode(&d.to_bytes()), Ok(d));
         assert_eq!(Device::decode(&row.slice(..row.len() - 1)), Err(Damaged));
         assert_eq!(Assignment::decode(&Bytes::new()), Err(Damaged));

@@ -25,26 +25,14 @@ pub struct Stage {
 }
 
 /// The chain of a SEND at the user authority.
-pub const USER_SEND_CHAIN: &[Stage] = &[
-    Stage {
-        name: "validate",
-        run: validate,
-    },
-    Stage {
-        name: "route",
-        run: route,
-    },
-];
+pub const USER_SEND_CHAIN: &[Stage] = &[Stage { name: "validate", run: validate }, Stage { name: "route", run: route }];
 
 /// Canonical channel, sizes and types (4.4.1).
 fn validate(_: &mut Ctx, event: &mut SendEvent) -> Flow {
-    if event.payload.len() > limits::PAYLOAD_MAX
-        || event.client_msg_no.len() > limits::CLIENT_MSG_NO_MAX
-    {
+    if event.payload.len() > limits::PAYLOAD_MAX || event.client_msg_no.len() > limits::CLIENT_MSG_NO_MAX {
         return Flow::Stop(ReasonCode::NOT_ALLOW_SEND);
     }
-    if event.topic.len() > limits::CHANNEL_ID_MAX || event.stream_no.len() > limits::CHANNEL_ID_MAX
-    {
+    if event.topic.len() > limits::CHANNEL_ID_MAX || event.stream_no.len() > limits::CHANNEL_ID_MAX {
         return Flow::Stop(ReasonCode::NOT_ALLOW_SEND);
     }
     match id::stored(&event.from_uid, &event.channel_id, event.channel_type) {

@@ -9,7 +9,7 @@ use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{ConnectEvent, ConnectVerdict, Reply, SendEvent, Work, WorkClass};
 use crate::ids::{ConnRef, ShardId, slot_of};
 use crate::limits;
-use crate::map::{BTreeMap, Map, hasher};
+use crate::map::{BTreeMap, BTreeSet, Map, hasher};
 use crate::store::rows::{Device, Format};
 use crate::store::{Family, Found, Query, keys};
 use crate::time::Instant;
@@ -64,7 +64,7 @@ pub struct Users {
     next_auth: u64,
     online: usize,
     /// Connections with RECVs to repeat, by when the first of each is due.
-    retrying: VecDeque<(Instant, u32, ConnRef)>,
+    retrying: BTreeSet<(Instant, u32, ConnRef)>,
     retry_at: Instant,
 }
 
@@ -76,7 +76,7 @@ impl Users {
             auths: BTreeMap::new(),
             next_auth: 0,
             online: 0,
-            retrying: VecDeque::new(),
+            retrying: BTreeSet::new(),
             retry_at: Instant::NEVER,
         }
     }
@@ -107,11 +107,7 @@ impl Users {
     /// Forgets a user with nothing left.
     fn retire(&mut self, index: u32) {
         let user = &self.slab[index as usize];
-        if user.conns.is_empty()
-            && user.queue.is_empty()
-            && user.auths.is_empty()
-            && !user.scheduled
-        {
+        if user.conns.is_empty() && user.queue.is_empty() && user.auths.is_empty() && !user.scheduled {
             let user = self.slab.remove(index as usize);
             self.by_uid.remove(&user.uid);
         }
@@ -141,23 +137,8 @@ impl Users {
         self.enqueue(ctx, &uid, UserEvent::Send(event, from));
     }
 
-    pub fn on_recv_ack(
-        &mut self,
-        ctx: &mut Ctx,
-        from: ShardId,
-        uid: &Text,
-        conn: ConnRef,
-        message_id: i64,
-    ) {
-        self.enqueue(
-            ctx,
-            uid,
-            UserEvent::RecvAck {
-                conn,
-                message_id,
-                from,
-            },
-        );
+    pub fn on_recv_ack(&mut self, ctx: &mut Ctx, from: ShardId, uid: &Text, conn: ConnRef, message_id: i64) {
+        self.enqueue(ctx, uid, UserEvent::RecvAck { conn, message_id, from });
     }
 
     pub fn on_gone(&mut self, ctx: &mut Ctx, conn: ConnRef, uid: &Text) {
@@ -189,9 +170,7 @@ impl Users {
                     }
                     Flow::Wait(to) => {
                         // Nothing of this user overtakes the event that waits.
-                        self.slab[index as usize]
-                            .queue
-                            .push_front(UserEvent::Send(event, from));
+                        self.slab[index as usize].queue.push_front(UserEvent::Send(event, from));
                         ctx.wait_credit(to, WorkClass::Route, RunKey::User(index));
                         return handled;
                     }
@@ -201,11 +180,7 @@ impl Users {
                     }
                     Flow::Continue => unreachable!("the chain ends with a decision"),
                 },
-                UserEvent::RecvAck {
-                    conn,
-                    message_id,
-                    from,
-                } => {
+                UserEvent::RecvAck { conn, message_id, from } => {
                     ctx.work_done(from, WorkClass::Admit);
                     self.clear_retry(ctx, index, conn, message_id);
                 }
@@ -217,25 +192,11 @@ impl Users {
     }
 
     /// Token check (semantics 3.2), then registration. The device row may have to be read first.
-    fn authenticate(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        index: u32,
-        event: Box<ConnectEvent>,
-    ) {
+    fn authenticate(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, event: Box<ConnectEvent>) {
         use crate::channel::id::MANAGER_UID;
         if &*event.uid == MANAGER_UID {
-            let fine = ctx
-                .config
-                .manager_token
-                .as_ref()
-                .is_none_or(|t| *t == event.token);
-            let level = if fine {
-                Ok(0)
-            } else {
-                Err(ReasonCode::AUTH_FAIL)
-            };
+            let fine = ctx.config.manager_token.as_ref().is_none_or(|t| *t == event.token);
+            let level = if fine { Ok(0) } else { Err(ReasonCode::AUTH_FAIL) };
             return self.register(ctx, index, &event, level);
         }
         let visitor = event.uid.ends_with("___vstr");
@@ -250,22 +211,9 @@ impl Users {
         if slots.begin_read(slot, &key) {
             let auth = self.next_auth;
             self.next_auth += 1;
-            ctx.load(
-                crate::ctx::LoadWaiter::UserAuth(auth),
-                [Query::Get {
-                    family: Family::Meta,
-                    key,
-                }],
-            );
+            ctx.load(crate::ctx::LoadWaiter::UserAuth(auth), [Query::Get { family: Family::Meta, key }]);
             self.slab[index as usize].auths.push(auth);
-            self.auths.insert(
-                auth,
-                Auth {
-                    user: index,
-                    event,
-                    gone: false,
-                },
-            );
+            self.auths.insert(auth, Auth { user: index, event, gone: false });
         } else {
             let row = slots.read_done(slot, &key, None);
             let level = judge(row, &event.token);
@@ -274,13 +222,7 @@ impl Users {
     }
 
     /// The device row of a CONNECT was read; `None` = the store could not.
-    pub fn on_auth_row(
-        &mut self,
-        ctx: &mut Ctx,
-        slots: &mut Slots,
-        auth: u64,
-        found: Option<Vec<Found>>,
-    ) {
+    pub fn on_auth_row(&mut self, ctx: &mut Ctx, slots: &mut Slots, auth: u64, found: Option<Vec<Found>>) {
         let Some(Auth { user, event, gone }) = self.auths.remove(&auth) else {
             return;
         };
@@ -346,12 +288,7 @@ fn refuse(ctx: &mut Ctx, event: UserEvent) {
 
 /// The terminal answer of a SEND that is not stored: seq 0, and the id it was given.
 pub(crate) fn answer_unstored(ctx: &mut Ctx, event: &SendEvent, reason: ReasonCode) {
-    let ack = Reply::SendAck {
-        conn: event.conn,
-        owed_id: event.message_id,
-        message_id: event.message_id,
-        seq: 0,
-        reason,
-    };
+    let ack =
+        Reply::SendAck { conn: event.conn, owed_id: event.message_id, message_id: event.message_id, seq: 0, reason };
     ctx.reply(event.conn.shard, ack);
 }

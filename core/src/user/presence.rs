@@ -27,6 +27,8 @@ pub struct Presence {
     pub level: u8,
     /// In order of their due time, because every transmission postpones by the same span.
     pub unacked: VecDeque<Unacked>,
+    /// Payload bytes of `unacked`.
+    pub unacked_bytes: usize,
     /// The shard's retry queue holds an entry for this connection.
     pub in_retry_queue: bool,
 }
@@ -34,24 +36,19 @@ pub struct Presence {
 impl Presence {
     /// Keeps a RECV for retry, before it is written. False: too many already, it goes untracked (5.7.4).
     pub fn track(&mut self, now: Instant, delivery: Arc<Delivery>) -> bool {
-        if self.unacked.len() >= limits::UNACKED_MAX {
+        let bytes = delivery.record.payload.len();
+        if self.unacked.len() >= limits::UNACKED_MAX || self.unacked_bytes + bytes > limits::UNACKED_BYTES_MAX {
             return false;
         }
-        self.unacked.push_back(Unacked {
-            delivery,
-            repeats: 0,
-            due: now + limits::RETRY_EVERY,
-        });
+        self.unacked_bytes += bytes;
+        self.unacked.push_back(Unacked { delivery, repeats: 0, due: now + limits::RETRY_EVERY });
         true
     }
 
     /// RECVACK: the client has the message.
     pub fn acked(&mut self, message_id: i64) {
-        if let Some(at) = self
-            .unacked
-            .iter()
-            .position(|u| u.delivery.record.message_id == message_id)
-        {
+        if let Some(at) = self.unacked.iter().position(|u| u.delivery.record.message_id == message_id) {
+            self.unacked_bytes -= delivery_bytes(&self.unacked[at]);
             self.unacked.remove(at);
         }
     }
@@ -70,6 +67,7 @@ impl Presence {
             }
             let mut u = self.unacked.pop_front()?;
             if u.repeats >= limits::RETRY_MAX {
+                self.unacked_bytes -= delivery_bytes(&u);
                 continue;
             }
             u.repeats += 1;
@@ -79,4 +77,8 @@ impl Presence {
             return Some(delivery);
         }
     }
+}
+
+fn delivery_bytes(u: &Unacked) -> usize {
+    u.delivery.record.payload.len()
 }

@@ -18,13 +18,7 @@ const TOKEN_TEXT: &str = "the token of this device was replaced";
 
 impl Users {
     /// Ends authentication: registers the connection and answers its owner.
-    pub(super) fn register(
-        &mut self,
-        ctx: &mut Ctx,
-        index: u32,
-        event: &ConnectEvent,
-        level: Result<u8, ReasonCode>,
-    ) {
+    pub(super) fn register(&mut self, ctx: &mut Ctx, index: u32, event: &ConnectEvent, level: Result<u8, ReasonCode>) {
         let level = match level {
             Ok(level) => level,
             Err(reason) => return verdict(ctx, event.conn, ConnectVerdict::Refused(reason)),
@@ -41,6 +35,7 @@ impl Users {
             device_id: event.device_id.clone(),
             level,
             unacked: VecDeque::new(),
+            unacked_bytes: 0,
             in_retry_queue: false,
         });
         if before == 0 {
@@ -66,13 +61,7 @@ impl Users {
         }
     }
 
-    pub(super) fn clear_retry(
-        &mut self,
-        ctx: &mut Ctx,
-        index: u32,
-        conn: ConnRef,
-        message_id: i64,
-    ) {
+    pub(super) fn clear_retry(&mut self, ctx: &mut Ctx, index: u32, conn: ConnRef, message_id: i64) {
         if ctx.mutant(Mutant::RecvackIgnored) {
             return;
         }
@@ -104,20 +93,11 @@ impl Users {
     }
 
     /// Delivers to every connection of a user but the origin, or to none: `Some(shard)` names one without credit.
-    pub fn deliver(
-        &mut self,
-        ctx: &mut Ctx,
-        uid: &Text,
-        delivery: &Arc<Delivery>,
-    ) -> Option<ShardId> {
+    pub fn deliver(&mut self, ctx: &mut Ctx, uid: &Text, delivery: &Arc<Delivery>) -> Option<ShardId> {
         let index = self.by_uid.get(uid).copied()?;
         let user = &mut self.slab[index as usize];
-        let needed = user.conns.len();
-        if let Some(p) = user
-            .conns
-            .iter()
-            .find(|p| ctx.credit(p.conn.shard, WorkClass::Deliver) < needed)
-        {
+        let on = |shard: ShardId| user.conns.iter().filter(|p| p.conn.shard == shard).count();
+        if let Some(p) = user.conns.iter().find(|p| ctx.credit(p.conn.shard, WorkClass::Deliver) < on(p.conn.shard)) {
             return Some(p.conn.shard);
         }
         let track = !delivery.record.flags.no_persist();
@@ -131,20 +111,13 @@ impl Users {
                 }
                 if !core::mem::replace(&mut p.in_retry_queue, true) {
                     let due = p.next_due();
-                    self.retrying.push_back((due, index, p.conn));
+                    self.retrying.insert((due, index, p.conn));
                     if self.retry_at > due {
                         ctx.arm(Timer::Retry, &mut self.retry_at, due);
                     }
                 }
             }
-            ctx.work(
-                p.conn.shard,
-                Work::Deliver {
-                    conn: p.conn,
-                    delivery: delivery.clone(),
-                    dup: false,
-                },
-            );
+            ctx.work(p.conn.shard, Work::Deliver { conn: p.conn, delivery: delivery.clone(), dup: false });
         }
         None
     }
@@ -153,11 +126,11 @@ impl Users {
     pub fn on_retry_timer(&mut self, ctx: &mut Ctx) {
         self.retry_at = Instant::NEVER;
         let now = ctx.now.mono;
-        while let Some((due, index, conn)) = self.retrying.front().copied() {
+        while let Some((due, index, conn)) = self.retrying.first().copied() {
             if due > now {
                 break;
             }
-            self.retrying.pop_front();
+            self.retrying.pop_first();
             let Some(user) = self.slab.get_mut(index as usize) else {
                 continue;
             };
@@ -167,14 +140,7 @@ impl Users {
             while ctx.has_credit(conn.shard, WorkClass::Deliver)
                 && let Some(delivery) = p.take_due(now)
             {
-                ctx.work(
-                    conn.shard,
-                    Work::Deliver {
-                        conn,
-                        delivery,
-                        dup: true,
-                    },
-                );
+                ctx.work(conn.shard, Work::Deliver { conn, delivery, dup: true });
             }
             let next = p.next_due();
             if next == Instant::NEVER {
@@ -183,37 +149,21 @@ impl Users {
             }
             if next <= now {
                 // No credit: go on when there is some.
-                self.retrying.push_front((next, index, conn));
+                self.retrying.insert((next, index, conn));
                 ctx.wait_credit(conn.shard, WorkClass::Deliver, RunKey::Retry);
                 return;
             }
-            // Every entry of this queue is at most one retry period away, so the order holds but for those
-            // re-entered with what is left of theirs.
-            let at = self.retrying.partition_point(|(due, _, _)| *due <= next);
-            self.retrying.insert(at, (next, index, conn));
+            self.retrying.insert((next, index, conn));
         }
-        if let Some((due, _, _)) = self.retrying.front() {
+        if let Some((due, _, _)) = self.retrying.first() {
             let due = *due;
             ctx.arm(Timer::Retry, &mut self.retry_at, due);
         }
     }
 }
 
-fn send_kick(
-    ctx: &mut Ctx,
-    conn: ConnRef,
-    disconnect: Option<&'static str>,
-    after: core::time::Duration,
-) {
-    ctx.reply(
-        conn.shard,
-        Reply::Kick {
-            conn,
-            disconnect,
-            after,
-            reason: CloseReason::Kicked,
-        },
-    );
+fn send_kick(ctx: &mut Ctx, conn: ConnRef, disconnect: Option<&'static str>, after: core::time::Duration) {
+    ctx.reply(conn.shard, Reply::Kick { conn, disconnect, after, reason: CloseReason::Kicked });
 }
 
 /// The table of semantics 3.4: only the new connection's level counts, only its device flag is affected.

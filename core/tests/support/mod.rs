@@ -1,11 +1,6 @@
 //! A node of one or more shards in memory: clients that speak frames, one disk, mail and writes that wait when told to.
 
-#![allow(
-    dead_code,
-    clippy::std_instead_of_alloc,
-    clippy::std_instead_of_core,
-    unreachable_pub
-)]
+#![allow(dead_code, clippy::std_instead_of_alloc, clippy::std_instead_of_core, unreachable_pub)]
 
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,12 +11,8 @@ use wukong_core::ids::{CallId, ConnId, Incarnation, OpId, ShardId, StoreId, shar
 use wukong_core::rng::Seed;
 use wukong_core::store::{Family, Load, Snapshot, Write, WriteBatch, answer};
 use wukong_core::time::{Instant, Now, WallTime};
-use wukong_core::{
-    Boot, CloseCause, CloseReason, Completion, Effect, Input, Output, Shard, ShardConfig, Transport,
-};
-use wukong_proto::{
-    Connect, Decoder, Flags, Frame, ReasonCode, Send, Setting, Text, encode_connect, encode_send,
-};
+use wukong_core::{Boot, CloseCause, CloseReason, Completion, Effect, Input, Output, Shard, ShardConfig, Transport};
+use wukong_proto::{Connect, Decoder, Flags, Frame, ReasonCode, Send, Setting, Text, encode_connect, encode_send};
 
 pub const SECOND: u64 = 1_000_000_000;
 pub const WALL: u64 = 1_700_000_000_000;
@@ -40,9 +31,7 @@ impl Disk {
                     self.0.remove(&(family, key.to_vec()));
                 }
                 Write::DeleteRange { family, from, to } => {
-                    self.0.retain(|(f, k), _| {
-                        *f != family || k.as_slice() < from || k.as_slice() >= to
-                    });
+                    self.0.retain(|(f, k), _| *f != family || k.as_slice() < from || k.as_slice() >= to);
                 }
             }
         }
@@ -51,10 +40,7 @@ impl Disk {
 
 impl Snapshot for Disk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
-        Ok(self
-            .0
-            .get(&(family, key.to_vec()))
-            .map(|v| Bytes::copy_from_slice(v)))
+        Ok(self.0.get(&(family, key.to_vec())).map(|v| Bytes::copy_from_slice(v)))
     }
 
     fn scan(
@@ -138,10 +124,7 @@ pub struct Node {
 }
 
 pub fn config(shards: u8) -> ShardConfig {
-    ShardConfig {
-        shards,
-        ..ShardConfig::default()
-    }
+    ShardConfig { shards, ..ShardConfig::default() }
 }
 
 impl Node {
@@ -159,10 +142,7 @@ impl Node {
             config,
             incarnation,
             disk,
-            now: Now {
-                mono: Instant(0),
-                wall: WallTime(wall_ms),
-            },
+            now: Now { mono: Instant(0), wall: WallTime(wall_ms) },
             hold: false,
             held: VecDeque::new(),
             hold_loads: false,
@@ -180,18 +160,9 @@ impl Node {
     }
 
     pub fn boot(&mut self, shard: usize) {
-        let boot = Boot {
-            store: StoreId(7),
-            incarnation: Incarnation(self.incarnation),
-        };
-        let seed = Seed {
-            keys: [1 + shard as u8; 32],
-            jitter: [101 + shard as u8; 32],
-        };
-        let config = ShardConfig {
-            shard: ShardId(shard as u8),
-            ..self.config.clone()
-        };
+        let boot = Boot { store: StoreId(7), incarnation: Incarnation(self.incarnation) };
+        let seed = Seed { keys: [1 + shard as u8; 32], jitter: [101 + shard as u8; 32] };
+        let config = ShardConfig { shard: ShardId(shard as u8), ..self.config.clone() };
         self.shards[shard] = Some(Shard::new(config, boot, seed, self.now).unwrap());
         self.run();
     }
@@ -201,19 +172,12 @@ impl Node {
     }
 
     pub fn ready(&self) -> bool {
-        self.shards
-            .iter()
-            .all(|s| s.as_ref().is_some_and(|s| s.view().ready()))
+        self.shards.iter().all(|s| s.as_ref().is_some_and(|s| s.view().ready()))
     }
 
     /// The same disk after a crash: writes that were held are lost.
     pub fn crash(self) -> Self {
-        let mut n = Self::cold(
-            self.disk,
-            self.incarnation + 1,
-            self.config,
-            self.now.wall.0,
-        );
+        let mut n = Self::cold(self.disk, self.incarnation + 1, self.config, self.now.wall.0);
         n.boot_all();
         n
     }
@@ -293,20 +257,14 @@ impl Node {
                 let lane = (s, usize::from(to.0));
                 self.mail.entry(lane).or_default().push_back(mail);
             }
-            Output::Start {
-                op,
-                effect: Effect::Persist { batch, .. },
-            } => {
+            Output::Start { op, effect: Effect::Persist { batch, .. } } => {
                 self.persists += 1;
                 if !self.hold {
                     self.disk.write(&batch);
                 }
                 self.held.push_back((s, op, batch));
             }
-            Output::Start {
-                op,
-                effect: Effect::Load(load),
-            } => {
+            Output::Start { op, effect: Effect::Load(load) } => {
                 if self.early_loads {
                     let completion = self.read(&load);
                     self.early.insert((s, op), completion);
@@ -391,11 +349,7 @@ impl Node {
         for s in 0..seconds {
             if s % 20 == 0 {
                 let open: Vec<u64> = self.clients.keys().copied().collect();
-                for c in open
-                    .into_iter()
-                    .filter(|c| !self.closed.contains_key(c))
-                    .collect::<Vec<_>>()
-                {
+                for c in open.into_iter().filter(|c| !self.closed.contains_key(c)).collect::<Vec<_>>() {
                     self.bytes(c, &[0x70]);
                 }
             }
@@ -415,23 +369,9 @@ impl Node {
     }
 
     pub fn open(&mut self, shard: usize, conn: u64) {
-        self.clients.insert(
-            conn,
-            Client {
-                shard,
-                decoder: Decoder::new(5),
-                inbox: Vec::new(),
-            },
-        );
+        self.clients.insert(conn, Client { shard, decoder: Decoder::new(5), inbox: Vec::new() });
         let peer = "127.0.0.1:1".parse().unwrap();
-        self.input(
-            shard,
-            Input::ConnOpened {
-                conn: ConnId(conn),
-                transport: Transport::Tcp,
-                peer,
-            },
-        );
+        self.input(shard, Input::ConnOpened { conn: ConnId(conn), transport: Transport::Tcp, peer });
     }
 
     pub fn bytes(&mut self, conn: u64, bytes: &[u8]) {
@@ -462,10 +402,7 @@ impl Node {
     }
 
     pub fn take(&mut self, conn: u64) -> Vec<Frame> {
-        self.clients
-            .get_mut(&conn)
-            .map(|c| std::mem::take(&mut c.inbox))
-            .unwrap_or_default()
+        self.clients.get_mut(&conn).map(|c| std::mem::take(&mut c.inbox)).unwrap_or_default()
     }
 
     /// SENDACKs written since: (reason, seq, message id). Other frames are dropped.
@@ -498,8 +435,7 @@ impl Node {
 
     pub fn call(&mut self, request: ApiRequest) -> ApiAnswer {
         let home = request.home(self.config.slots, self.config.shards);
-        self.call_at(usize::from(home.0), request)
-            .expect("an answer")
+        self.call_at(usize::from(home.0), request).expect("an answer")
     }
 
     pub fn history(&mut self, uid: &str, peer: &str) -> Vec<(u64, String)> {
@@ -511,21 +447,15 @@ impl Node {
             ..MessageSync::default()
         };
         match self.call(ApiRequest::MessageSync(q)) {
-            ApiAnswer::Messages(page) => page
-                .messages
-                .iter()
-                .map(|m| (m.seq, String::from_utf8(m.payload.to_vec()).unwrap()))
-                .collect(),
+            ApiAnswer::Messages(page) => {
+                page.messages.iter().map(|m| (m.seq, String::from_utf8(m.payload.to_vec()).unwrap())).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
 
     pub fn channels(&self) -> usize {
-        self.shards
-            .iter()
-            .flatten()
-            .map(|s| s.view().channels())
-            .sum()
+        self.shards.iter().flatten().map(|s| s.view().channels()).sum()
     }
 
     /// The shard that owns a key.
@@ -535,10 +465,7 @@ impl Node {
 
     /// A uid whose authority is `shard`.
     pub fn uid_on(&self, shard: usize, name: &str) -> String {
-        (0..)
-            .map(|i| format!("{name}{i}"))
-            .find(|u| self.home(u) == shard)
-            .unwrap()
+        (0..).map(|i| format!("{name}{i}")).find(|u| self.home(u) == shard).unwrap()
     }
 }
 
@@ -561,26 +488,17 @@ pub fn send_frame(to: &str, no: &str, payload: &str) -> BytesMut {
 }
 
 pub fn numbered_send(client_seq: u32, to: &str, no: &str, payload: &str) -> BytesMut {
-    encoded(Send {
-        client_seq,
-        ..plain_send(to, no, payload)
-    })
+    encoded(Send { client_seq, ..plain_send(to, no, payload) })
 }
 
 /// A SEND that is not stored.
 pub fn transient_send(to: &str, no: &str) -> BytesMut {
-    encoded(Send {
-        flags: Flags::NO_PERSIST,
-        ..plain_send(to, no, "x")
-    })
+    encoded(Send { flags: Flags::NO_PERSIST, ..plain_send(to, no, "x") })
 }
 
 /// A SEND that expires after so many seconds; 0 = never.
 pub fn expiring_send(to: &str, no: &str, expire: u32) -> BytesMut {
-    encoded(Send {
-        expire,
-        ..plain_send(to, no, "x")
-    })
+    encoded(Send { expire, ..plain_send(to, no, "x") })
 }
 
 fn plain_send(to: &str, no: &str, payload: &str) -> Send {

@@ -33,9 +33,7 @@ pub fn last(args: &Args) -> Result<Vec<Said>, HttpError> {
 }
 
 fn said(row: &Value) -> Said {
-    let payload = STANDARD
-        .decode(row["payload"].as_str().unwrap_or(""))
-        .unwrap_or_default();
+    let payload = STANDARD.decode(row["payload"].as_str().unwrap_or("")).unwrap_or_default();
     Said {
         seq: row["message_seq"].as_u64().unwrap_or(0),
         from: row["from_uid"].as_str().unwrap_or("").to_owned(),
@@ -47,9 +45,7 @@ fn said(row: &Value) -> Said {
 /// The payload of a text message, as all published clients write it.
 #[must_use]
 pub fn payload_of(text: &str) -> Vec<u8> {
-    json!({ "type": 1, "content": text })
-        .to_string()
-        .into_bytes()
+    json!({ "type": 1, "content": text }).to_string().into_bytes()
 }
 
 /// The text of a payload; whatever else it is, as far as it can be shown.
@@ -63,21 +59,14 @@ pub fn text_of(payload: &[u8]) -> String {
         _ => String::from_utf8_lossy(payload).into_owned(),
     };
     // Nobody else may steer our terminal.
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The time of day in UTC.
 #[must_use]
 pub fn clock(at: i64) -> String {
     let second = at.rem_euclid(86_400);
-    format!(
-        "{:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]
@@ -87,10 +76,7 @@ mod tests {
     #[test]
     fn texts() {
         assert_eq!(text_of(&payload_of("hi \"你好\"")), "hi \"你好\"");
-        assert_eq!(
-            text_of(br#"{"type":2,"url":"x"}"#),
-            r#"{"type":2,"url":"x"}"#
-        );
+        assert_eq!(text_of(br#"{"type":2,"url":"x"}"#), r#"{"type":2,"url":"x"}"#);
         assert_eq!(text_of(b"plain\x1b[2J"), "plain [2J");
         assert_eq!(text_of(b"17"), "17");
         assert_eq!(clock(1_700_000_001), "22:13:21");
@@ -99,12 +85,7 @@ mod tests {
     #[test]
     fn rows_of_the_api() {
         let row = json!({ "message_seq": 7, "from_uid": "bob", "timestamp": 5, "payload": STANDARD.encode("hi") });
-        let expected = Said {
-            seq: 7,
-            from: "bob".into(),
-            at: 5,
-            text: "hi".into(),
-        };
+        let expected = Said { seq: 7, from: "bob".into(), at: 5, text: "hi".into() };
         assert_eq!(said(&row), expected);
     }
 }

@@ -84,12 +84,10 @@ impl<'a, W: Write> Room<'a, W> {
 
     fn greet(&mut self, client: &Client) {
         let Args { uid, to, addr, .. } = self.args;
-        let secret = if client.is_encrypted() {
-            "encrypted"
-        } else {
-            "NOT encrypted"
-        };
-        self.say(&format!("-- you are {uid}, talking to {to} through {addr} ({secret}); /quit or Ctrl-D ends; times are UTC"));
+        let secret = if client.is_encrypted() { "encrypted" } else { "NOT encrypted" };
+        self.say(&format!(
+            "-- you are {uid}, talking to {to} through {addr} ({secret}); /quit or Ctrl-D ends; times are UTC"
+        ));
         if self.args.history == 0 {
             return;
         }
@@ -97,24 +95,12 @@ impl<'a, W: Write> Room<'a, W> {
             Ok(messages) if messages.is_empty() => self.say("-- no messages yet"),
             Ok(messages) => {
                 for said in messages {
-                    let from = if said.from == self.args.uid {
-                        "you"
-                    } else {
-                        &said.from
-                    };
-                    self.say(&format!(
-                        "{} {from} (seq {}): {}",
-                        clock(said.at),
-                        said.seq,
-                        said.text
-                    ));
+                    let from = if said.from == self.args.uid { "you" } else { &said.from };
+                    self.say(&format!("{} {from} (seq {}): {}", clock(said.at), said.seq, said.text));
                 }
                 self.say("-- so far");
             }
-            Err(error) => self.say(&format!(
-                "-- earlier messages cannot be shown: {}: {error}",
-                self.args.http
-            )),
+            Err(error) => self.say(&format!("-- earlier messages cannot be shown: {}: {error}", self.args.http)),
         }
     }
 
@@ -163,12 +149,7 @@ impl<'a, W: Write> Room<'a, W> {
     fn on_text(&mut self, text: String) {
         self.last_seq += 1;
         let msg_no = fresh_msg_no().into();
-        self.pending.push_back(Pending {
-            client_seq: self.last_seq,
-            msg_no,
-            text,
-            sent: false,
-        });
+        self.pending.push_back(Pending { client_seq: self.last_seq, msg_no, text, sent: false });
         if self.client.is_none() {
             self.say("-- kept until the server is back");
         }
@@ -213,11 +194,8 @@ impl<'a, W: Write> Room<'a, W> {
                 self.next_ping = Instant::now() + PING_EVERY;
                 self.pong_until = None;
                 let again = self.pending.len();
-                let resent = if again > 0 {
-                    format!("; sending {again} unconfirmed messages again")
-                } else {
-                    String::new()
-                };
+                let resent =
+                    if again > 0 { format!("; sending {again} unconfirmed messages again") } else { String::new() };
                 self.say(&format!("-- connected again{resent}"));
                 for pending in &mut self.pending {
                     pending.sent = false;
@@ -250,17 +228,11 @@ impl<'a, W: Write> Room<'a, W> {
             Ok(Some(Event::Recv(recv))) => self.on_recv(&recv),
             Ok(Some(Event::Pong)) => self.pong_until = None,
             Ok(Some(Event::Disconnect { reason, text })) => {
-                let why = if text.is_empty() {
-                    reason.to_string()
-                } else {
-                    text.to_string()
-                };
+                let why = if text.is_empty() { reason.to_string() } else { text.to_string() };
                 return Err(format!("the server ended the session: {why}"));
             }
             Ok(Some(_)) => {}
-            Ok(None) if self.pong_until.is_some_and(|until| now > until) => {
-                self.lose("it does not answer")
-            }
+            Ok(None) if self.pong_until.is_some_and(|until| now > until) => self.lose("it does not answer"),
             Ok(None) => {}
             Err(error) => self.lose(&error.to_string()),
         }
@@ -276,21 +248,14 @@ impl<'a, W: Write> Room<'a, W> {
     }
 
     fn on_ack(&mut self, ack: &SendAck) {
-        let Some(at) = self
-            .pending
-            .iter()
-            .position(|p| p.client_seq == ack.client_seq)
-        else {
+        let Some(at) = self.pending.iter().position(|p| p.client_seq == ack.client_seq) else {
             return;
         };
         let Some(pending) = self.pending.remove(at) else {
             return;
         };
         if ack.reason == ReasonCode::SUCCESS {
-            self.say(&format!(
-                "you (seq {} ✓): {}",
-                ack.message_seq, pending.text
-            ));
+            self.say(&format!("you (seq {} ✓): {}", ack.message_seq, pending.text));
         } else {
             self.say(&format!("-- refused ({}): {}", ack.reason, pending.text));
         }
@@ -308,11 +273,7 @@ impl<'a, W: Write> Room<'a, W> {
         if self.shown.len() > 1024 {
             self.shown.pop_front();
         }
-        let from = if recv.from_uid.is_empty() {
-            "system"
-        } else {
-            recv.from_uid.as_str()
-        };
+        let from = if recv.from_uid.is_empty() { "system" } else { recv.from_uid.as_str() };
         let here = *recv.channel_id == *self.args.to;
         let whence = match (here, from == self.args.uid) {
             (true, true) => "you, elsewhere".to_owned(),

@@ -55,11 +55,7 @@ fn two_people_talk() {
     let (screen, (lines, typed)) = (Screen::default(), mpsc::channel());
     let bob = {
         let (screen, args) = (screen.clone(), args(&addr, "bob", "alice"));
-        std::thread::spawn(move || {
-            Room::enter(&args, screen)
-                .unwrap()
-                .stay(&typed, Duration::ZERO)
-        })
+        std::thread::spawn(move || Room::enter(&args, screen).unwrap().stay(&typed, Duration::ZERO))
     };
     screen.wait_for("you are bob");
     screen.wait_for("earlier messages cannot be shown");
@@ -67,17 +63,8 @@ fn two_people_talk() {
     let (alice, (piped, input)) = (Screen::default(), mpsc::channel());
     read_lines(&b"hello bob\n\n  \nsecond\n/quit\nnever\n"[..], &piped);
     let with = args(&addr, "alice", "bob");
-    Room::enter(&with, alice.clone())
-        .unwrap()
-        .stay(&input, Duration::ZERO)
-        .unwrap();
-    assert!(
-        alice
-            .text()
-            .contains("you (seq 1 ✓): hello bob\nyou (seq 2 ✓): second\n"),
-        "{}",
-        alice.text()
-    );
+    Room::enter(&with, alice.clone()).unwrap().stay(&input, Duration::ZERO).unwrap();
+    assert!(alice.text().contains("you (seq 1 ✓): hello bob\nyou (seq 2 ✓): second\n"), "{}", alice.text());
     screen.wait_for("22:13:20 alice (seq 2): second");
     lines.send(Line::End).unwrap();
     bob.join().unwrap().unwrap();
@@ -91,10 +78,7 @@ fn what_was_not_confirmed_is_sent_again() {
     let many: String = (1..=100).map(|i| format!("line {i}\n")).collect();
     read_lines(many.as_bytes(), &piped);
     let with = args(&addr, "alice", "bob");
-    Room::enter(&with, screen.clone())
-        .unwrap()
-        .stay(&input, Duration::ZERO)
-        .unwrap();
+    Room::enter(&with, screen.clone()).unwrap().stay(&input, Duration::ZERO).unwrap();
     let text = screen.text();
     assert!(text.contains("-- the server is gone"), "{text}");
     assert!(text.contains("unconfirmed messages again"), "{text}");
@@ -103,18 +87,12 @@ fn what_was_not_confirmed_is_sent_again() {
 
 #[test]
 fn no_server_says_what_to_run() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let with = args(&nobody.to_string(), "alice", "bob");
     let why = Room::enter(&with, Screen::default()).err().unwrap();
     assert!(why.contains("wukongim run"), "{why}");
     let addr = fake::start(Fault::RefusesLogins).to_string();
     let with = args(&addr, "alice", "bob");
     let why = Room::enter(&with, Screen::default()).err().unwrap();
-    assert!(
-        why.contains("/user/token") && why.contains("--token"),
-        "{why}"
-    );
+    assert!(why.contains("/user/token") && why.contains("--token"), "{why}");
 }

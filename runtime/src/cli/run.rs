@@ -2,7 +2,7 @@
 
 use super::banner;
 use super::config::{RunArgs, unknown_environment};
-use crate::node::{Listening, Node, OnHalt};
+use crate::node::{Listening, Node, OnHalt, Stopped};
 use clap::CommandFactory;
 use serde_json::json;
 use std::fs;
@@ -81,8 +81,12 @@ async fn serve(args: &RunArgs) -> ExitCode {
             std::process::exit(1);
         }
         stopped = node.stop() => match stopped {
-            Ok(0) => banner::say("stopped"),
-            Ok(late) => tracing::warn!("{late} shards did not finish in time; what they had acknowledged is stored"),
+            Ok(Stopped::Cleanly) => banner::say("stopped"),
+            Ok(Stopped::Owing) => banner::say("stopped; some work was not finished in time, and its senders will ask again"),
+            Ok(Stopped::WithoutTheDisk) => {
+                banner::say("ended without waiting for the disk, which does not answer; what was acknowledged is on it");
+                std::process::exit(0);
+            }
             Err(fault) => {
                 tracing::error!("{fault}. {}", remedy(fault));
                 return ExitCode::from(HALTED);

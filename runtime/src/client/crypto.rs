@@ -64,11 +64,8 @@ impl Keys {
     /// # Errors
     /// The peer's key or the salt is unusable.
     pub fn derive(secret: &StaticSecret, peer_key: &str, salt: &str) -> Result<Keys, KeyError> {
-        let peer: [u8; 32] = STANDARD
-            .decode(peer_key)
-            .ok()
-            .and_then(|k| k.try_into().ok())
-            .ok_or(KeyError::PublicKey)?;
+        let peer: [u8; 32] =
+            STANDARD.decode(peer_key).ok().and_then(|k| k.try_into().ok()).ok_or(KeyError::PublicKey)?;
         let iv: [u8; 16] = salt.as_bytes().try_into().map_err(|_| KeyError::Salt)?;
         let shared = secret.diffie_hellman(&PublicKey::from(peer));
         if !shared.was_contributory() {
@@ -94,21 +91,13 @@ impl Keys {
     pub fn decrypt(&self, text: &[u8]) -> Result<Vec<u8>, Undecryptable> {
         let broken = |b: &u8| matches!(b, b'\r' | b'\n');
         let mut blocks = if text.iter().any(broken) {
-            STANDARD.decode(
-                text.iter()
-                    .copied()
-                    .filter(|b| !broken(b))
-                    .collect::<Vec<u8>>(),
-            )
+            STANDARD.decode(text.iter().copied().filter(|b| !broken(b)).collect::<Vec<u8>>())
         } else {
             STANDARD.decode(text)
         }
         .map_err(|_| Undecryptable)?;
         let decryptor = cbc::Decryptor::inner_iv_init(&self.aes, &self.iv.into());
-        let len = decryptor
-            .decrypt_padded_mut::<Pkcs7>(&mut blocks)
-            .map_err(|_| Undecryptable)?
-            .len();
+        let len = decryptor.decrypt_padded_mut::<Pkcs7>(&mut blocks).map_err(|_| Undecryptable)?.len();
         blocks.truncate(len);
         Ok(blocks)
     }
@@ -128,9 +117,7 @@ impl Keys {
         let len = plain.len();
         plain.resize(len + 16, 0);
         let encryptor = cbc::Encryptor::inner_iv_init(&self.aes, &self.iv.into());
-        encryptor
-            .encrypt_padded_mut::<Pkcs7>(plain, len)
-            .expect("room for the padding")
+        encryptor.encrypt_padded_mut::<Pkcs7>(plain, len).expect("room for the padding")
     }
 }
 
@@ -154,22 +141,13 @@ mod tests {
     #[test]
     fn both_sides_derive_the_keys_of_the_vector() {
         let (client, server) = (secret(0x01), secret(0x41));
-        assert_eq!(
-            public_key(&client),
-            "B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw="
-        );
-        assert_eq!(
-            public_key(&server),
-            "ZLEBsdC+WocEvQePmJUAH8A+jp+VIvGI3RKNmEbUhGY="
-        );
+        assert_eq!(public_key(&client), "B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=");
+        assert_eq!(public_key(&server), "ZLEBsdC+WocEvQePmJUAH8A+jp+VIvGI3RKNmEbUhGY=");
         let salt = "A1b2C3d4E5f6G7h8";
         let ours = Keys::derive(&client, &public_key(&server), salt).unwrap();
         let theirs = Keys::derive(&server, &public_key(&client), salt).unwrap();
         let text = br#"{"type":1,"content":"hello"}"#;
-        assert_eq!(
-            ours.encrypt(text),
-            "VF+Do2WCwi+Vg6NalcrXQLYWw6wkkb5qCZxuM+I6j8o="
-        );
+        assert_eq!(ours.encrypt(text), "VF+Do2WCwi+Vg6NalcrXQLYWw6wkkb5qCZxuM+I6j8o=");
         assert_eq!(theirs.decrypt(ours.encrypt(text).as_bytes()).unwrap(), text);
         let signature = ours.sign(&[b"1", b"c0ffee", b"u2", b"1", ours.encrypt(text).as_bytes()]);
         assert_eq!(&signature, b"b02a7f168e7ae7f1d1a920bbf3cbd990");
@@ -177,24 +155,14 @@ mod tests {
 
     #[test]
     fn padding_is_always_there_and_always_checked() {
-        let keys =
-            Keys::derive(&secret(1), &public_key(&secret(0x41)), "A1b2C3d4E5f6G7h8").unwrap();
+        let keys = Keys::derive(&secret(1), &public_key(&secret(0x41)), "A1b2C3d4E5f6G7h8").unwrap();
         assert_eq!(keys.encrypt(b"").len(), 24);
         assert_eq!(keys.encrypt(&[7; 32]).len(), 64);
-        assert_eq!(
-            keys.decrypt(keys.encrypt(&[7; 32]).as_bytes()).unwrap(),
-            [7; 32]
-        );
+        assert_eq!(keys.decrypt(keys.encrypt(&[7; 32]).as_bytes()).unwrap(), [7; 32]);
         let text = keys.encrypt(&[7; 32]);
         let folded = format!("{}\r\n{}", &text[..20], &text[20..]);
         assert_eq!(keys.decrypt(folded.as_bytes()).unwrap(), [7; 32]);
-        for bad in [
-            &b""[..],
-            b"%%%%",
-            b"AAAA",
-            &text.as_bytes()[..24],
-            &text.as_bytes()[..44],
-        ] {
+        for bad in [&b""[..], b"%%%%", b"AAAA", &text.as_bytes()[..24], &text.as_bytes()[..44]] {
             assert_eq!(keys.decrypt(bad), Err(Undecryptable), "{bad:?}");
         }
     }
@@ -206,10 +174,7 @@ mod tests {
         let (good, salt) = (public_key(&secret(2)), "A1b2C3d4E5f6G7h8");
         assert_eq!(derive("", salt), Err(KeyError::PublicKey));
         assert_eq!(derive("AAAA", salt), Err(KeyError::PublicKey));
-        assert_eq!(
-            derive(&STANDARD.encode([0; 32]), salt),
-            Err(KeyError::WeakKey)
-        );
+        assert_eq!(derive(&STANDARD.encode([0; 32]), salt), Err(KeyError::WeakKey));
         assert_eq!(derive(&good, "short"), Err(KeyError::Salt));
         assert_eq!(derive(&good, salt), Ok(()));
     }

@@ -53,15 +53,8 @@ impl Http {
     /// A client of `addr`, which is `host:port`, with or without `http://`. Connects with the first request.
     #[must_use]
     pub fn new(addr: &str) -> Http {
-        let addr = addr
-            .strip_prefix("http://")
-            .unwrap_or(addr)
-            .trim_end_matches('/');
-        Http {
-            addr: addr.to_owned(),
-            token: String::new(),
-            stream: None,
-        }
+        let addr = addr.strip_prefix("http://").unwrap_or(addr).trim_end_matches('/');
+        Http { addr: addr.to_owned(), token: String::new(), stream: None }
     }
 
     /// Sends `token` as the manager token with each request.
@@ -89,12 +82,7 @@ impl Http {
         serde_json::from_slice(&body).map_err(|_| HttpError::Malformed("the body is not JSON"))
     }
 
-    fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: Option<&str>,
-    ) -> Result<Vec<u8>, HttpError> {
+    fn request(&mut self, method: &str, path: &str, body: Option<&str>) -> Result<Vec<u8>, HttpError> {
         let kept = self.stream.is_some();
         match self.exchange(method, path, body) {
             // A kept connection may have been closed meanwhile; all requests made here may be repeated.
@@ -103,12 +91,7 @@ impl Http {
         }
     }
 
-    fn exchange(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: Option<&str>,
-    ) -> Result<Vec<u8>, HttpError> {
+    fn exchange(&mut self, method: &str, path: &str, body: Option<&str>) -> Result<Vec<u8>, HttpError> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -123,10 +106,7 @@ impl Http {
             request += &format!("token: {}\r\n", self.token);
         }
         if let Some(body) = body {
-            request += &format!(
-                "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
+            request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         } else {
             request += "\r\n";
         }
@@ -151,9 +131,7 @@ struct Answer {
 
 fn read_answer(stream: &mut impl BufRead) -> Result<Answer, HttpError> {
     let status_line = line(stream)?;
-    let status = status_line
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..5)?.parse().ok());
+    let status = status_line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
     let status = status.ok_or(HttpError::Malformed("no status line"))?;
     let (mut length, mut chunked, mut keep) = (None, false, status_line.starts_with("HTTP/1.1"));
     loop {
@@ -161,16 +139,10 @@ fn read_answer(stream: &mut impl BufRead) -> Result<Answer, HttpError> {
         if header.is_empty() {
             break;
         }
-        let (name, value) = header
-            .split_once(':')
-            .ok_or(HttpError::Malformed("a header without a colon"))?;
+        let (name, value) = header.split_once(':').ok_or(HttpError::Malformed("a header without a colon"))?;
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
-            length = Some(
-                value
-                    .parse::<usize>()
-                    .map_err(|_| HttpError::Malformed("content-length"))?,
-            );
+            length = Some(value.parse::<usize>().map_err(|_| HttpError::Malformed("content-length"))?);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             chunked = value.eq_ignore_ascii_case("chunked");
         } else if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
@@ -206,8 +178,7 @@ fn line(stream: &mut impl BufRead) -> Result<String, HttpError> {
     if line.pop() != Some(b'\n') {
         return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into()));
     }
-    let line =
-        String::from_utf8(line).map_err(|_| HttpError::Malformed("a header is not UTF-8"))?;
+    let line = String::from_utf8(line).map_err(|_| HttpError::Malformed("a header is not UTF-8"))?;
     Ok(line.trim_end_matches('\r').to_owned())
 }
 
@@ -227,11 +198,7 @@ mod tests {
 
     fn answer(text: &str) -> Result<(u16, bool, String), HttpError> {
         let read = read_answer(&mut text.as_bytes())?;
-        Ok((
-            read.status,
-            read.keep,
-            String::from_utf8(read.body).unwrap(),
-        ))
+        Ok((read.status, read.keep, String::from_utf8(read.body).unwrap()))
     }
 
     #[test]
@@ -249,14 +216,8 @@ mod tests {
     #[test]
     fn nonsense_is_an_error() {
         assert!(matches!(answer(""), Err(HttpError::Io(_))));
-        assert!(matches!(
-            answer("SSH-2.0-x\r\n"),
-            Err(HttpError::Malformed(_))
-        ));
-        assert!(matches!(
-            answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi"),
-            Err(HttpError::Io(_))
-        ));
+        assert!(matches!(answer("SSH-2.0-x\r\n"), Err(HttpError::Malformed(_))));
+        assert!(matches!(answer("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi"), Err(HttpError::Io(_))));
         let huge = "HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n";
         assert!(matches!(answer(huge), Err(HttpError::Malformed(_))));
     }

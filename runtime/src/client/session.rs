@@ -4,9 +4,8 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use wukong_proto::{
-    ConnAck, Connect, Decoder, EncodeError, Flags, Frame, FrameKind, ReasonCode, Recv, RecvAck,
-    Send, SendAck, Setting, Text, Violation, encode_connect, encode_ping, encode_recv_ack,
-    encode_send,
+    ConnAck, Connect, Decoder, EncodeError, Flags, Frame, FrameKind, ReasonCode, Recv, RecvAck, Send, SendAck, Setting,
+    Text, Violation, encode_connect, encode_ping, encode_recv_ack, encode_send,
 };
 use x25519_dalek::StaticSecret;
 
@@ -31,11 +30,7 @@ impl Login {
     /// A login of `uid` at the newest version, as an app, without a token.
     #[must_use]
     pub fn new(uid: &str) -> Login {
-        Login {
-            uid: uid.to_owned(),
-            version: wukong_proto::MAX_VERSION,
-            ..Login::default()
-        }
+        Login { uid: uid.to_owned(), version: wukong_proto::MAX_VERSION, ..Login::default() }
     }
 }
 
@@ -118,10 +113,7 @@ impl fmt::Display for Fault {
             }
             Fault::Unexpected(kind) => write!(f, "the server sent {kind} where it has no place"),
             Fault::Keys(error) => write!(f, "the server's CONNACK is unusable: {error}"),
-            Fault::Version(version) => write!(
-                f,
-                "the server chose version {version}, higher than the one offered"
-            ),
+            Fault::Version(version) => write!(f, "the server chose version {version}, higher than the one offered"),
             Fault::Forged { message_id } => {
                 write!(f, "the signature of message {message_id} does not match")
             }
@@ -156,12 +148,7 @@ impl Session {
     ///
     /// # Errors
     /// A field of `login` is too long for the wire.
-    pub fn begin(
-        login: &Login,
-        secret: [u8; 32],
-        now_ms: i64,
-        out: &mut BytesMut,
-    ) -> Result<Session, EncodeError> {
+    pub fn begin(login: &Login, secret: [u8; 32], now_ms: i64, out: &mut BytesMut) -> Result<Session, EncodeError> {
         let secret = StaticSecret::from(secret);
         let connect = Connect {
             flags: Flags::default(),
@@ -174,12 +161,7 @@ impl Session {
             client_key: public_key(&secret).into(),
         };
         encode_connect(&connect, out)?;
-        Ok(Session {
-            state: State::Connecting,
-            secret,
-            keys: None,
-            decoder: Decoder::new(login.version),
-        })
+        Ok(Session { state: State::Connecting, secret, keys: None, decoder: Decoder::new(login.version) })
     }
 
     /// Hands in received bytes.
@@ -212,10 +194,7 @@ impl Session {
             (Frame::SendAck(ack), State::Open) => Ok(Event::SendAck(ack)),
             (Frame::Recv(recv), State::Open) => self.on_recv(recv),
             (Frame::Pong, State::Open) => Ok(Event::Pong),
-            (Frame::Disconnect(d), _) => Ok(Event::Disconnect {
-                reason: d.reason,
-                text: d.text.detached(),
-            }),
+            (Frame::Disconnect(d), _) => Ok(Event::Disconnect { reason: d.reason, text: d.text.detached() }),
             (frame @ (Frame::SubAck(_) | Frame::Event(_)), State::Open) => Ok(Event::Other(frame)),
             (frame, _) => Err(Fault::Unexpected(frame.kind())),
         }
@@ -233,15 +212,10 @@ impl Session {
         }
         self.decoder.set_version(version);
         if !ack.server_key.is_empty() || !ack.salt.is_empty() {
-            self.keys =
-                Some(Keys::derive(&self.secret, &ack.server_key, &ack.salt).map_err(Fault::Keys)?);
+            self.keys = Some(Keys::derive(&self.secret, &ack.server_key, &ack.salt).map_err(Fault::Keys)?);
         }
         self.state = State::Open;
-        Ok(Event::Open {
-            version,
-            node: ack.node_id,
-            encrypted: self.keys.is_some(),
-        })
+        Ok(Event::Open { version, node: ack.node_id, encrypted: self.keys.is_some() })
     }
 
     fn on_recv(&mut self, mut recv: Recv) -> Result<Event, Fault> {
@@ -249,17 +223,10 @@ impl Session {
         let clear = recv.setting.no_encrypt() && recv.msg_key.is_empty();
         if let (Some(keys), false) = (&self.keys, clear) {
             if recv.msg_key.as_bytes() != recv_signature(keys, &recv) {
-                return Err(Fault::Forged {
-                    message_id: recv.message_id,
-                });
+                return Err(Fault::Forged { message_id: recv.message_id });
             }
-            let undecryptable = Fault::Undecryptable {
-                message_id: recv.message_id,
-            };
-            recv.payload = keys
-                .decrypt(&recv.payload)
-                .map_err(|_| undecryptable)?
-                .into();
+            let undecryptable = Fault::Undecryptable { message_id: recv.message_id };
+            recv.payload = keys.decrypt(&recv.payload).map_err(|_| undecryptable)?.into();
         }
         Ok(Event::Recv(recv))
     }
@@ -305,11 +272,7 @@ impl Session {
     /// The sequence number does not fit the version, which no received one does.
     pub fn recv_ack(&self, recv: &Recv, out: &mut BytesMut) -> Result<(), EncodeError> {
         let flags = recv.flags.without(Flags::DUP);
-        let ack = RecvAck {
-            flags,
-            message_id: recv.message_id,
-            message_seq: recv.message_seq,
-        };
+        let ack = RecvAck { flags, message_id: recv.message_id, message_seq: recv.message_seq };
         encode_recv_ack(&ack, self.version(), out)
     }
 

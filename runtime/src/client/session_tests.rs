@@ -13,10 +13,7 @@ fn vectors() -> Value {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
 fn secret(text: &Value) -> [u8; 32] {
@@ -27,32 +24,15 @@ fn open_session(version: u8) -> (Session, Keys) {
     let vectors = vectors();
     let exchange = &vectors["key_exchange"];
     let mut out = BytesMut::new();
-    let login = Login {
-        version,
-        ..Login::new("u1")
-    };
-    let mut session =
-        Session::begin(&login, secret(&exchange["clientPrivHex"]), 0, &mut out).unwrap();
-    let Ok(Some((Frame::Connect(connect), _))) = decode_one(&out.freeze(), 0) else {
-        panic!("no CONNECT")
-    };
+    let login = Login { version, ..Login::new("u1") };
+    let mut session = Session::begin(&login, secret(&exchange["clientPrivHex"]), 0, &mut out).unwrap();
+    let Ok(Some((Frame::Connect(connect), _))) = decode_one(&out.freeze(), 0) else { panic!("no CONNECT") };
     assert_eq!(connect.client_key, *exchange["clientKey"].as_str().unwrap());
     let server = StaticSecret::from(secret(&exchange["serverPrivHex"]));
     let keys = Keys::derive(&server, &connect.client_key, SALT).unwrap();
-    session.feed(conn_ack(
-        version,
-        ReasonCode::SUCCESS,
-        exchange["serverKey"].as_str().unwrap(),
-    ));
+    session.feed(conn_ack(version, ReasonCode::SUCCESS, exchange["serverKey"].as_str().unwrap()));
     let node = if version >= 4 { 7 } else { 0 };
-    assert_eq!(
-        session.poll(),
-        Ok(Some(Event::Open {
-            version,
-            node,
-            encrypted: true
-        }))
-    );
+    assert_eq!(session.poll(), Ok(Some(Event::Open { version, node, encrypted: true })));
     assert!(session.is_open());
     (session, keys)
 }
@@ -63,11 +43,7 @@ fn conn_ack(version: u8, reason: ReasonCode, key: &str) -> Bytes {
         server_version: (version >= 4).then_some(version),
         reason,
         server_key: key.into(),
-        salt: if key.is_empty() {
-            Text::EMPTY
-        } else {
-            SALT.into()
-        },
+        salt: if key.is_empty() { Text::EMPTY } else { SALT.into() },
         node_id: 7,
         ..ConnAck::default()
     };
@@ -86,18 +62,10 @@ fn every_encrypted_vector() {
         let version = u8::try_from(vector["version"].as_u64().unwrap()).unwrap();
         let (mut session, keys) = open_session(version);
         let wire = Bytes::from(unhex(vector["hex"].as_str().unwrap()));
-        assert_eq!(
-            keys.encrypt(plain.as_bytes()),
-            crypto["payloadText"].as_str().unwrap(),
-            "{name}"
-        );
+        assert_eq!(keys.encrypt(plain.as_bytes()), crypto["payloadText"].as_str().unwrap(), "{name}");
         match decode_one(&wire, version).unwrap().unwrap().0 {
             Frame::Send(send) => {
-                assert_eq!(
-                    send_signature(&keys, &send),
-                    send.msg_key.as_bytes(),
-                    "{name}"
-                );
+                assert_eq!(send_signature(&keys, &send), send.msg_key.as_bytes(), "{name}");
                 // Only what this client can express.
                 if send.setting == Setting::default() && send.expire == 0 {
                     let outgoing = Outgoing {
@@ -119,14 +87,7 @@ fn every_encrypted_vector() {
                     session.feed(Bytes::copy_from_slice(chunk));
                 }
                 let plain = Bytes::copy_from_slice(plain.as_bytes());
-                assert_eq!(
-                    session.poll(),
-                    Ok(Some(Event::Recv(Recv {
-                        payload: plain,
-                        ..recv
-                    }))),
-                    "{name}"
-                );
+                assert_eq!(session.poll(), Ok(Some(Event::Recv(Recv { payload: plain, ..recv }))), "{name}");
             }
             other => panic!("{name}: {other:?}"),
         }
@@ -138,11 +99,7 @@ fn every_encrypted_vector() {
 #[test]
 fn a_forged_message_breaks_the_session() {
     let (mut session, keys) = open_session(5);
-    let mut recv = Recv {
-        message_id: 9,
-        payload: keys.encrypt(b"hi").into(),
-        ..Recv::default()
-    };
+    let mut recv = Recv { message_id: 9, payload: keys.encrypt(b"hi").into(), ..Recv::default() };
     recv.msg_key = hex_text(recv_signature(&keys, &recv));
     let mut good = BytesMut::new();
     encode_recv(&recv, 5, &mut good).unwrap();
@@ -150,15 +107,7 @@ fn a_forged_message_breaks_the_session() {
     assert!(matches!(session.poll(), Ok(Some(Event::Recv(r))) if r.payload == "hi"));
 
     let mut forged = BytesMut::new();
-    encode_recv(
-        &Recv {
-            message_seq: 1,
-            ..recv
-        },
-        5,
-        &mut forged,
-    )
-    .unwrap();
+    encode_recv(&Recv { message_seq: 1, ..recv }, 5, &mut forged).unwrap();
     session.feed(forged.freeze());
     for _ in 0..2 {
         assert_eq!(session.poll(), Err(Fault::Forged { message_id: 9 }));
@@ -170,10 +119,7 @@ fn refusals_and_nonsense() {
     let begin = || Session::begin(&Login::new("u1"), [5; 32], 0, &mut BytesMut::new()).unwrap();
     let mut refused = begin();
     refused.feed(conn_ack(6, ReasonCode::AUTH_FAIL, ""));
-    assert_eq!(
-        refused.poll(),
-        Ok(Some(Event::Refused(ReasonCode::AUTH_FAIL)))
-    );
+    assert_eq!(refused.poll(), Ok(Some(Event::Refused(ReasonCode::AUTH_FAIL))));
     assert!(!refused.is_open());
 
     let mut early = begin();
@@ -186,14 +132,7 @@ fn refusals_and_nonsense() {
 
     let mut clear = begin();
     clear.feed(conn_ack(6, ReasonCode::SUCCESS, ""));
-    assert_eq!(
-        clear.poll(),
-        Ok(Some(Event::Open {
-            version: 6,
-            node: 7,
-            encrypted: false
-        }))
-    );
+    assert_eq!(clear.poll(), Ok(Some(Event::Open { version: 6, node: 7, encrypted: false })));
     clear.feed(Bytes::from_static(&[0x00]));
     assert!(matches!(clear.poll(), Err(Fault::Malformed(_))));
 }
@@ -214,15 +153,10 @@ fn without_keys_nothing_is_encrypted() {
     };
     let mut out = BytesMut::new();
     session.send(&outgoing, &mut out).unwrap();
-    let Frame::Send(send) = decode_one(&out.freeze(), 6).unwrap().unwrap().0 else {
-        panic!("no SEND")
-    };
+    let Frame::Send(send) = decode_one(&out.freeze(), 6).unwrap().unwrap().0 else { panic!("no SEND") };
     assert!(send.payload == "clear" && send.msg_key.is_empty());
 
-    let recv = Recv {
-        payload: Bytes::from_static(b"clear"),
-        ..Recv::default()
-    };
+    let recv = Recv { payload: Bytes::from_static(b"clear"), ..Recv::default() };
     let mut wire = BytesMut::new();
     encode(&Frame::Recv(recv.clone()), 6, &mut wire).unwrap();
     session.feed(wire.freeze());

@@ -39,14 +39,8 @@ impl fmt::Display for ConnectError {
                 f.write_str("the server refused the login: wrong or missing token")
             }
             ConnectError::Refused(reason) => write!(f, "the server refused the login: {reason}"),
-            ConnectError::ClosedSilently => {
-                f.write_str("the server closed the connection without an answer")
-            }
-            ConnectError::Silent => write!(
-                f,
-                "the server did not answer within {} s",
-                CONNECT_MAX.as_secs()
-            ),
+            ConnectError::ClosedSilently => f.write_str("the server closed the connection without an answer"),
+            ConnectError::Silent => write!(f, "the server did not answer within {} s", CONNECT_MAX.as_secs()),
             ConnectError::Protocol(fault) => fault.fmt(f),
             ConnectError::Login(error) => write!(f, "the login does not fit the wire: {error}"),
         }
@@ -59,10 +53,7 @@ impl ConnectError {
     /// Whether the same login may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            ConnectError::Unreachable(_) | ConnectError::ClosedSilently | ConnectError::Silent
-        )
+        matches!(self, ConnectError::Unreachable(_) | ConnectError::ClosedSilently | ConnectError::Silent)
     }
 }
 
@@ -84,33 +75,18 @@ impl Client {
     /// There is no server, or it says no.
     pub fn connect(addr: &str, login: &Login) -> Result<Client, ConnectError> {
         let stream = dial(addr).map_err(ConnectError::Unreachable)?;
-        stream
-            .set_nodelay(true)
-            .map_err(ConnectError::Unreachable)?;
+        stream.set_nodelay(true).map_err(ConnectError::Unreachable)?;
         let mut out = BytesMut::new();
-        let session =
-            Session::begin(login, random(), wall_ms(), &mut out).map_err(ConnectError::Login)?;
+        let session = Session::begin(login, random(), wall_ms(), &mut out).map_err(ConnectError::Login)?;
         let chunk = vec![0; 16 * 1024].into_boxed_slice();
-        let mut client = Client {
-            stream,
-            session,
-            out,
-            chunk,
-            last_seq: 0,
-            encrypted: false,
-            node: 0,
-        };
+        let mut client = Client { stream, session, out, chunk, last_seq: 0, encrypted: false, node: 0 };
         client.flush().map_err(|_| ConnectError::ClosedSilently)?;
         match client.recv(CONNECT_MAX) {
-            Ok(Some(Event::Open {
-                encrypted, node, ..
-            })) => {
+            Ok(Some(Event::Open { encrypted, node, .. })) => {
                 (client.encrypted, client.node) = (encrypted, node);
                 Ok(client)
             }
-            Ok(Some(Event::Refused(reason) | Event::Disconnect { reason, .. })) => {
-                Err(ConnectError::Refused(reason))
-            }
+            Ok(Some(Event::Refused(reason) | Event::Disconnect { reason, .. })) => Err(ConnectError::Refused(reason)),
             Ok(Some(_)) => unreachable!("the session opens before anything else"),
             Ok(None) => Err(ConnectError::Silent),
             Err(RecvError::Closed(_)) => Err(ConnectError::ClosedSilently),
@@ -140,13 +116,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection is gone: whether the message was stored is unknown; send it again with the same `client_msg_no`.
-    pub fn send(
-        &mut self,
-        to: &str,
-        channel_type: u8,
-        client_msg_no: &str,
-        payload: &[u8],
-    ) -> io::Result<u32> {
+    pub fn send(&mut self, to: &str, channel_type: u8, client_msg_no: &str, payload: &[u8]) -> io::Result<u32> {
         self.last_seq = self.last_seq.wrapping_add(1);
         let client_seq = self.last_seq;
         let message = Outgoing {
@@ -176,9 +146,7 @@ impl Client {
     /// # Errors
     /// The connection is gone.
     pub fn recv_ack(&mut self, recv: &Recv) -> io::Result<()> {
-        self.session
-            .recv_ack(recv, &mut self.out)
-            .map_err(io::Error::other)?;
+        self.session.recv_ack(recv, &mut self.out).map_err(io::Error::other)?;
         self.flush()
     }
 
@@ -203,18 +171,11 @@ impl Client {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             // Zero would mean for ever.
-            self.stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .map_err(RecvError::Closed)?;
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(RecvError::Closed)?;
             match self.stream.read(&mut self.chunk) {
                 Ok(0) => return Err(RecvError::Closed(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => self.session.feed(Bytes::copy_from_slice(&self.chunk[..n])),
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                    ) =>
-                {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     if left.is_zero() {
                         return Ok(None);
                     }
@@ -268,10 +229,7 @@ impl std::error::Error for RecvError {}
 /// # Errors
 /// The name does not resolve, or no address answers.
 pub fn dial(addr: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("'{addr}' is no host:port"),
-    );
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, format!("'{addr}' is no host:port"));
     for address in resolve(addr)? {
         match TcpStream::connect_timeout(&address, CONNECT_MAX) {
             Ok(stream) => return Ok(stream),

@@ -81,9 +81,7 @@ impl Ws {
             match opcode {
                 0x0..=0x2 => return Ok(Some(payload)),
                 0x8 => {
-                    let code = payload
-                        .first_chunk()
-                        .map_or(1005, |c| u16::from_be_bytes(*c));
+                    let code = payload.first_chunk().map_or(1005, |c| u16::from_be_bytes(*c));
                     return Err(WsFault::Closed(code));
                 }
                 0x9 => frame(0x8A, &payload, [0; 4], out),
@@ -96,18 +94,11 @@ impl Ws {
 
     fn upgrade(&mut self) -> Result<bool, WsFault> {
         let Some(end) = self.received.windows(4).position(|w| w == b"\r\n\r\n") else {
-            return if self.received.len() > HEAD_MAX {
-                Err(WsFault::Protocol("endless answer"))
-            } else {
-                Ok(false)
-            };
+            return if self.received.len() > HEAD_MAX { Err(WsFault::Protocol("endless answer")) } else { Ok(false) };
         };
         let head = self.received.split_to(end + 4);
         if !head.starts_with(b"HTTP/1.1 101") {
-            let line = head[..]
-                .split(|b: &u8| *b == b'\r')
-                .next()
-                .unwrap_or_default();
+            let line = head[..].split(|b: &u8| *b == b'\r').next().unwrap_or_default();
             return Err(WsFault::Upgrade(String::from_utf8_lossy(line).into_owned()));
         }
         self.upgraded = true;
@@ -159,12 +150,7 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4], out: &mut BytesMut) {
         }
     }
     out.put_slice(&mask);
-    out.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 #[cfg(test)]
@@ -179,9 +165,7 @@ mod tests {
         for size in [1, 3, 50, 1000] {
             let mut out = BytesMut::new();
             let mut ws = Ws::begin("h:1", [1; 16], &mut out);
-            assert!(
-                out.starts_with(b"GET / HTTP/1.1\r\nHost: h:1\r\n") && out.ends_with(b"\r\n\r\n")
-            );
+            assert!(out.starts_with(b"GET / HTTP/1.1\r\nHost: h:1\r\n") && out.ends_with(b"\r\n\r\n"));
             out.clear();
             let mut payloads = Vec::new();
             for chunk in wire.chunks(size) {
@@ -190,10 +174,7 @@ mod tests {
                     payloads.push(payload);
                 }
             }
-            assert_eq!(
-                payloads,
-                [Bytes::from_static(b"hi"), Bytes::from(vec![7; 256])]
-            );
+            assert_eq!(payloads, [Bytes::from_static(b"hi"), Bytes::from(vec![7; 256])]);
             assert_eq!(out[..], [0x8A, 0x81, 0, 0, 0, 0, b'p']);
         }
     }
@@ -202,10 +183,7 @@ mod tests {
     fn messages_are_masked() {
         let mut out = BytesMut::new();
         Ws::write(&[1, 2, 3, 4, 5], [0xF0, 0, 0, 0x0F], &mut out);
-        assert_eq!(
-            out[..],
-            [0x82, 0x85, 0xF0, 0, 0, 0x0F, 0xF1, 2, 3, 0x0B, 0xF5]
-        );
+        assert_eq!(out[..], [0x82, 0x85, 0xF0, 0, 0, 0x0F, 0xF1, 2, 3, 0x0B, 0xF5]);
         out.clear();
         Ws::write(&[0; 70_000], [0; 4], &mut out);
         assert_eq!(out[..10], [0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
@@ -219,26 +197,11 @@ mod tests {
             ws.poll(&mut BytesMut::new())
         };
         let head = b"HTTP/1.1 101 x\r\n\r\n";
-        assert_eq!(
-            poll(b"HTTP/1.1 404 Not Found\r\n\r\n"),
-            Err(WsFault::Upgrade("HTTP/1.1 404 Not Found".into()))
-        );
-        assert_eq!(
-            poll(&[&head[..], &[0x88, 2, 3, 0xE8]].concat()),
-            Err(WsFault::Closed(1000))
-        );
-        assert_eq!(
-            poll(&[&head[..], &[0x88, 0]].concat()),
-            Err(WsFault::Closed(1005))
-        );
-        assert!(matches!(
-            poll(&[&head[..], &[0x82, 0x80]].concat()),
-            Err(WsFault::Protocol(_))
-        ));
-        assert!(matches!(
-            poll(&[&head[..], &[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0]].concat()),
-            Err(WsFault::Protocol(_))
-        ));
+        assert_eq!(poll(b"HTTP/1.1 404 Not Found\r\n\r\n"), Err(WsFault::Upgrade("HTTP/1.1 404 Not Found".into())));
+        assert_eq!(poll(&[&head[..], &[0x88, 2, 3, 0xE8]].concat()), Err(WsFault::Closed(1000)));
+        assert_eq!(poll(&[&head[..], &[0x88, 0]].concat()), Err(WsFault::Closed(1005)));
+        assert!(matches!(poll(&[&head[..], &[0x82, 0x80]].concat()), Err(WsFault::Protocol(_))));
+        assert!(matches!(poll(&[&head[..], &[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0]].concat()), Err(WsFault::Protocol(_))));
         assert_eq!(poll(&head[..9]), Ok(None));
     }
 }

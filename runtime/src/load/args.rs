@@ -36,12 +36,7 @@ pub struct Args {
     pub workload: Workload,
 
     /// Where the clients connect
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:5100",
-        help_heading = "Server"
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5100", help_heading = "Server")]
     pub addr: String,
 
     /// The HTTP API: for --token-auth, --verify, and the counters of /metrics
@@ -53,13 +48,7 @@ pub struct Args {
     pub metrics: Option<String>,
 
     /// The manager token that the API asks for
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        default_value = "",
-        hide_default_value = true,
-        help_heading = "Server"
-    )]
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true, help_heading = "Server")]
     pub http_token: String,
 
     /// The server's process on this machine, to read its processor time and memory
@@ -83,21 +72,11 @@ pub struct Args {
     pub self_host: bool,
 
     /// Where its data directory goes; must be a real disk
-    #[arg(
-        long,
-        value_name = "DIR",
-        requires = "self_host",
-        help_heading = "Own server"
-    )]
+    #[arg(long, value_name = "DIR", requires = "self_host", help_heading = "Own server")]
     pub data_dir: Option<PathBuf>,
 
     /// Another program than this one, for instance the last release
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "self_host",
-        help_heading = "Own server"
-    )]
+    #[arg(long, value_name = "FILE", requires = "self_host", help_heading = "Own server")]
     pub server_bin: Option<PathBuf>,
 
     /// One more argument of its `run`; may be repeated
@@ -111,12 +90,7 @@ pub struct Args {
     pub server_args: Vec<String>,
 
     /// The processor it is kept on
-    #[arg(
-        long,
-        value_name = "CPU",
-        default_value_t = 0,
-        help_heading = "Own server"
-    )]
+    #[arg(long, value_name = "CPU", default_value_t = 0, help_heading = "Own server")]
     pub server_cpu: usize,
 
     /// Leave its data and log in place
@@ -124,12 +98,7 @@ pub struct Args {
     pub keep: bool,
 
     /// Messages a second, over all pairs
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1000.0,
-        help_heading = "Load"
-    )]
+    #[arg(long, value_name = "N", default_value_t = 1000.0, help_heading = "Load")]
     pub rate: f64,
 
     /// Find the highest rate that the server keeps up with (both P99 below 100 ms), beginning at --rate
@@ -141,12 +110,7 @@ pub struct Args {
     pub pairs: usize,
 
     /// w5: connections
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10_000,
-        help_heading = "Load"
-    )]
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Load")]
     pub conns: usize,
 
     /// first-ack: new channels
@@ -154,12 +118,7 @@ pub struct Args {
     pub channels: usize,
 
     /// Bytes of each payload; they look random, so nothing can compress them
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 256,
-        help_heading = "Load"
-    )]
+    #[arg(long, value_name = "BYTES", default_value_t = 256, help_heading = "Load")]
     pub payload: usize,
 
     /// Length of the measured window; for w5, of the rest

@@ -98,20 +98,12 @@ impl PairCheck {
     /// A pair, called `name` in findings.
     #[must_use]
     pub fn new(name: String) -> PairCheck {
-        PairCheck {
-            name: name.into(),
-            ..PairCheck::default()
-        }
+        PairCheck { name: name.into(), ..PairCheck::default() }
     }
 
     /// A message was sent that was due at `due`; returns its number.
     pub fn sent(&mut self, due: u64) -> u64 {
-        self.sent.push_back(Sent {
-            due,
-            acked: None,
-            refused: None,
-            delivered: None,
-        });
+        self.sent.push_back(Sent { due, acked: None, refused: None, delivered: None });
         self.unacked += 1;
         self.undelivered += 1;
         self.first + self.sent.len() as u64 - 1
@@ -148,8 +140,7 @@ impl PairCheck {
     }
 
     fn slot(&mut self, no: u64) -> Option<&mut Sent> {
-        self.sent
-            .get_mut(usize::try_from(no.checked_sub(self.first)?).ok()?)
+        self.sent.get_mut(usize::try_from(no.checked_sub(self.first)?).ok()?)
     }
 
     /// A SENDACK for message `no`.
@@ -157,11 +148,7 @@ impl PairCheck {
         let name = self.name.clone();
         let known = no < self.first + self.sent.len() as u64;
         let Some(sent) = self.slot(no) else {
-            let kind = if known {
-                "second SENDACK"
-            } else {
-                "SENDACK of nothing"
-            };
+            let kind = if known { "second SENDACK" } else { "SENDACK of nothing" };
             flaws.add(kind, || format!("{name}, message {no}"));
             return Acked::Flawed;
         };
@@ -169,10 +156,7 @@ impl PairCheck {
             flaws.add("second SENDACK", || format!("{name}, message {no}"));
             return Acked::Flawed;
         }
-        let place = Place {
-            id: ack.message_id,
-            seq: ack.message_seq,
-        };
+        let place = Place { id: ack.message_id, seq: ack.message_seq };
         let (due, delivered) = (sent.due, sent.delivered);
         if ack.reason != ReasonCode::SUCCESS {
             sent.refused = Some(ack.reason);
@@ -181,9 +165,7 @@ impl PairCheck {
             if delivered.is_none() {
                 self.undelivered -= 1;
             } else if !outcome_unknown(ack.reason) {
-                flaws.add("refused but delivered", || {
-                    format!("{name}, message {no}: {}", ack.reason)
-                });
+                flaws.add("refused but delivered", || format!("{name}, message {no}: {}", ack.reason));
             }
             self.forget();
             return Acked::Refused(ack.reason);
@@ -193,50 +175,32 @@ impl PairCheck {
         self.unacked -= 1;
         let mut fine = true;
         if place.seq == 0 {
-            flaws.add("no seq", || {
-                format!("{name}, message {no} was accepted with seq 0")
-            });
+            flaws.add("no seq", || format!("{name}, message {no} was accepted with seq 0"));
             fine = false;
         }
         if delivered.is_some_and(|d| d != place) {
-            flaws.add("SENDACK and RECV differ", || {
-                format!("{name}, message {no}: {place:?}, {delivered:?}")
-            });
+            flaws.add("SENDACK and RECV differ", || format!("{name}, message {no}: {place:?}, {delivered:?}"));
             fine = false;
         }
         if let Some((last_no, last_seq)) = self.last_acked
             && (no > last_no) != (place.seq > last_seq)
         {
-            flaws.add("order", || {
-                format!(
-                    "{name}: messages {last_no}, {no} got seq {last_seq}, {}",
-                    place.seq
-                )
-            });
+            flaws.add("order", || format!("{name}: messages {last_no}, {no} got seq {last_seq}, {}", place.seq));
             fine = false;
         }
         if self.last_acked.is_none_or(|(last, _)| no > last) {
             self.last_acked = Some((no, place.seq));
         }
         self.forget();
-        if fine {
-            Acked::Accepted { due }
-        } else {
-            Acked::Flawed
-        }
+        if fine { Acked::Accepted { due } } else { Acked::Flawed }
     }
 
     /// A RECV of message `no`; `intact` says whether its payload is what was sent.
     pub fn on_recv(&mut self, no: u64, recv: &Recv, intact: bool, flaws: &mut Flaws) -> Delivered {
         let name = self.name.clone();
-        let place = Place {
-            id: recv.message_id,
-            seq: recv.message_seq,
-        };
+        let place = Place { id: recv.message_id, seq: recv.message_seq };
         if !intact {
-            flaws.add("payload changed", || {
-                format!("{name}, message {no}, {place:?}")
-            });
+            flaws.add("payload changed", || format!("{name}, message {no}, {place:?}"));
             return Delivered::Flawed;
         }
         let again = recv.flags.with(Flags::DUP) == recv.flags;
@@ -254,23 +218,15 @@ impl PairCheck {
             if again && earlier == place {
                 return Delivered::Retry;
             }
-            let kind = if earlier == place {
-                "delivered twice"
-            } else {
-                "stored twice"
-            };
-            flaws.add(kind, || {
-                format!("{name}, message {no}: {earlier:?}, {place:?}")
-            });
+            let kind = if earlier == place { "delivered twice" } else { "stored twice" };
+            flaws.add(kind, || format!("{name}, message {no}: {earlier:?}, {place:?}"));
             return Delivered::Flawed;
         }
         let mut fine = true;
         if let Some((last_no, last_seq)) = self.last_delivered {
             if place.seq != last_seq + 1 {
                 let kind = if place.seq > last_seq { "gap" } else { "order" };
-                flaws.add(kind, || {
-                    format!("{name}: seq {} after {last_seq}", place.seq)
-                });
+                flaws.add(kind, || format!("{name}: seq {} after {last_seq}", place.seq));
                 fine = false;
             } else if no <= last_no {
                 flaws.add("order", || format!("{name}: message {no} after {last_no}"));
@@ -285,24 +241,16 @@ impl PairCheck {
             None => self.undelivered -= 1,
             Some(reason) if outcome_unknown(reason) => {}
             Some(reason) => {
-                flaws.add("refused but delivered", || {
-                    format!("{name}, message {no}: {reason}")
-                });
+                flaws.add("refused but delivered", || format!("{name}, message {no}: {reason}"));
                 fine = false;
             }
         }
         if acked.is_some_and(|a| a != place) {
-            flaws.add("SENDACK and RECV differ", || {
-                format!("{name}, message {no}: {acked:?}, {place:?}")
-            });
+            flaws.add("SENDACK and RECV differ", || format!("{name}, message {no}: {acked:?}, {place:?}"));
             fine = false;
         }
         self.forget();
-        if fine {
-            Delivered::First { due }
-        } else {
-            Delivered::Flawed
-        }
+        if fine { Delivered::First { due } } else { Delivered::Flawed }
     }
 
     /// Keeps the last 64 settled messages, so that a second copy of one is told from a retry.
@@ -319,9 +267,7 @@ impl PairCheck {
             if sent.acked.is_none() && sent.refused.is_none() {
                 flaws.add("no SENDACK", || format!("{}, message {no}", self.name));
             } else if sent.acked.is_some() && sent.delivered.is_none() {
-                flaws.add("acked but not delivered", || {
-                    format!("{}, message {no}, {:?}", self.name, sent.acked)
-                });
+                flaws.add("acked but not delivered", || format!("{}, message {no}, {:?}", self.name, sent.acked));
             }
         }
     }

@@ -13,10 +13,7 @@ impl Bench {
         for no in 0..count {
             assert_eq!(pair.sent(no * 10), no);
         }
-        Bench {
-            pair,
-            flaws: Flaws::default(),
-        }
+        Bench { pair, flaws: Flaws::default() }
     }
 
     fn ack(&mut self, no: u64, seq: u64) -> Acked {
@@ -24,12 +21,7 @@ impl Bench {
     }
 
     fn ack_with(&mut self, no: u64, seq: u64, reason: ReasonCode) -> Acked {
-        let ack = SendAck {
-            message_id: seq as i64 + 100,
-            message_seq: seq,
-            reason,
-            ..SendAck::default()
-        };
+        let ack = SendAck { message_id: seq as i64 + 100, message_seq: seq, reason, ..SendAck::default() };
         self.pair.on_ack(no, &ack, &mut self.flaws)
     }
 
@@ -38,12 +30,7 @@ impl Bench {
     }
 
     fn recv_with(&mut self, no: u64, seq: u64, flags: Flags, intact: bool) -> Delivered {
-        let recv = Recv {
-            message_id: seq as i64 + 100,
-            message_seq: seq,
-            flags,
-            ..Recv::default()
-        };
+        let recv = Recv { message_id: seq as i64 + 100, message_seq: seq, flags, ..Recv::default() };
         self.pair.on_recv(no, &recv, intact, &mut self.flaws)
     }
 
@@ -66,19 +53,9 @@ fn a_clean_run_has_no_flaw() {
             assert_eq!(bench.recv(no, no + 5), Delivered::First { due: no * 10 });
         }
     }
-    assert_eq!(
-        bench.recv_with(999, 1004, Flags::DUP, true),
-        Delivered::Retry
-    );
+    assert_eq!(bench.recv_with(999, 1004, Flags::DUP, true), Delivered::Retry);
     assert_eq!(bench.recv_with(3, 8, Flags::DUP, true), Delivered::Retry);
-    assert_eq!(
-        (
-            bench.pair.unacked(),
-            bench.pair.undelivered(),
-            bench.pair.accepted()
-        ),
-        (0, 0, (1000, 0))
-    );
+    assert_eq!((bench.pair.unacked(), bench.pair.undelivered(), bench.pair.accepted()), (0, 0, (1000, 0)));
     assert_eq!(bench.pair.count(), 1000);
     assert!(bench.pair.sent.len() <= 64);
     assert_eq!(bench.kinds(), [""; 0]);
@@ -104,10 +81,7 @@ fn copies() {
     assert_eq!(bench.recv_with(0, 2, Flags::DUP, true), Delivered::Flawed);
     bench.ack(1, 3);
     bench.recv(1, 3);
-    assert_eq!(
-        bench.kinds(),
-        ["delivered twice", "gap", "second SENDACK", "stored twice"]
-    );
+    assert_eq!(bench.kinds(), ["delivered twice", "gap", "second SENDACK", "stored twice"]);
 }
 
 #[test]
@@ -142,20 +116,11 @@ fn disagreements() {
     bench.recv(0, 2);
     bench.recv(1, 3);
     bench.ack(1, 0);
-    assert_eq!(
-        bench.recv_with(2, 4, Flags::RED_DOT, false),
-        Delivered::Flawed
-    );
+    assert_eq!(bench.recv_with(2, 4, Flags::RED_DOT, false), Delivered::Flawed);
     assert_eq!(bench.ack(9, 1), Acked::Flawed);
     assert_eq!(bench.recv(9, 4), Delivered::Flawed);
     let kinds = bench.kinds();
-    for kind in [
-        "SENDACK and RECV differ",
-        "no seq",
-        "payload changed",
-        "SENDACK of nothing",
-        "RECV of nothing",
-    ] {
+    for kind in ["SENDACK and RECV differ", "no seq", "payload changed", "SENDACK of nothing", "RECV of nothing"] {
         assert!(kinds.contains(&kind), "{kind} is not in {kinds:?}");
     }
 }

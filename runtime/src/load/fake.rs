@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use bytes::{Bytes, BytesMut};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use wukong_proto::{
-    ConnAck, Connect, Decoder, Flags, Frame, ReasonCode, Recv, Send, SendAck, Text,
-    encode_conn_ack, encode_pong, encode_recv, encode_send_ack,
+    ConnAck, Connect, Decoder, Flags, Frame, ReasonCode, Recv, Send, SendAck, Text, encode_conn_ack, encode_pong,
+    encode_recv, encode_send_ack,
 };
 use x25519_dalek::StaticSecret;
 
@@ -65,24 +65,9 @@ pub fn start(fault: Fault) -> SocketAddr {
 pub fn serve(listener: TcpListener, fault: Fault) {
     listener.set_nonblocking(true).unwrap();
     let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(u64::MAX),
-        EventFlags::IN,
-    )
-    .unwrap();
+    epoll::add(&epoll, &listener, EventData::new_u64(u64::MAX), EventFlags::IN).unwrap();
     let (peers, by_uid, seqs) = (Vec::new(), HashMap::new(), HashMap::new());
-    Fake {
-        fault,
-        listener,
-        epoll,
-        peers,
-        by_uid,
-        seqs,
-        sends: 0,
-    }
-    .run();
+    Fake { fault, listener, epoll, peers, by_uid, seqs, sends: 0 }.run();
 }
 
 impl Fake {
@@ -90,23 +75,14 @@ impl Fake {
         let (mut ready, mut chunk) = (Vec::with_capacity(256), vec![0; 65_536]);
         loop {
             ready.clear();
-            let _ = epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut ready),
-                None,
-            );
+            let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None);
             for event in &ready {
                 match event.data.u64() {
                     u64::MAX => self.accept(),
                     no => self.read(no as usize, &mut chunk),
                 }
             }
-            for peer in self
-                .peers
-                .iter_mut()
-                .flatten()
-                .filter(|p| !p.out.is_empty())
-            {
+            for peer in self.peers.iter_mut().flatten().filter(|p| !p.out.is_empty()) {
                 // Tests stay far below what a socket buffers.
                 let _ = peer.socket.write_all(&peer.out);
                 peer.out.clear();
@@ -118,22 +94,9 @@ impl Fake {
         while let Ok((socket, _)) = self.listener.accept() {
             socket.set_nonblocking(true).unwrap();
             socket.set_nodelay(true).unwrap();
-            epoll::add(
-                &self.epoll,
-                &socket,
-                EventData::new_u64(self.peers.len() as u64),
-                EventFlags::IN,
-            )
-            .unwrap();
+            epoll::add(&self.epoll, &socket, EventData::new_u64(self.peers.len() as u64), EventFlags::IN).unwrap();
             let (decoder, out) = (Decoder::new(5), BytesMut::new());
-            self.peers.push(Some(Peer {
-                socket,
-                decoder,
-                keys: None,
-                uid: Text::EMPTY,
-                version: 5,
-                out,
-            }));
+            self.peers.push(Some(Peer { socket, decoder, keys: None, uid: Text::EMPTY, version: 5, out }));
         }
     }
 
@@ -162,11 +125,8 @@ impl Fake {
     fn on_connect(&mut self, no: usize, connect: &Connect) {
         let peer = self.peers[no].as_mut().unwrap();
         let (secret, salt) = (StaticSecret::from(random::<32>()), "0123456789abcdef");
-        let mut ack = ConnAck {
-            server_version: Some(connect.version),
-            reason: ReasonCode::AUTH_FAIL,
-            ..ConnAck::default()
-        };
+        let mut ack =
+            ConnAck { server_version: Some(connect.version), reason: ReasonCode::AUTH_FAIL, ..ConnAck::default() };
         if self.fault != Fault::RefusesLogins {
             let keys = Keys::derive(&secret, &connect.client_key, salt).unwrap();
             peer.keys = Some(keys);
@@ -186,11 +146,7 @@ impl Fake {
 
     fn on_send(&mut self, no: usize, send: Send) {
         self.sends += 1;
-        let fault = if self.sends == 100 {
-            self.fault
-        } else {
-            Fault::None
-        };
+        let fault = if self.sends == 100 { self.fault } else { Fault::None };
         if fault == Fault::Hangs {
             self.fault = Fault::Hangs;
             std::thread::sleep(std::time::Duration::from_secs(3600));
@@ -203,10 +159,7 @@ impl Fake {
         let keys = peer.keys.as_ref().unwrap();
         assert_eq!(send_signature(keys, &send), send.msg_key.as_bytes());
         let plain = keys.decrypt(&send.payload).unwrap();
-        let seq = self
-            .seqs
-            .entry((peer.uid.clone(), send.channel_id.detached()))
-            .or_default();
+        let seq = self.seqs.entry((peer.uid.clone(), send.channel_id.detached())).or_default();
         if fault != Fault::Refuses {
             *seq += if fault == Fault::Gap { 2 } else { 1 };
         }
@@ -215,11 +168,7 @@ impl Fake {
             message_id: self.sends,
             client_seq: send.client_seq,
             message_seq: if fault == Fault::Refuses { 0 } else { *seq },
-            reason: if fault == Fault::Refuses {
-                ReasonCode(22)
-            } else {
-                ReasonCode::SUCCESS
-            },
+            reason: if fault == Fault::Refuses { ReasonCode(22) } else { ReasonCode::SUCCESS },
             client_msg_no: send.client_msg_no.clone(),
         };
         let acks = match fault {
@@ -241,18 +190,13 @@ impl Fake {
             timestamp: 1_700_000_000,
             ..Recv::default()
         };
-        let to = self
-            .by_uid
-            .get(&send.channel_id)
-            .and_then(|no| self.peers[*no].as_mut());
+        let to = self.by_uid.get(&send.channel_id).and_then(|no| self.peers[*no].as_mut());
         let (Some(to), false) = (to, matches!(fault, Fault::NoDelivery | Fault::Refuses)) else {
             return;
         };
         let keys = to.keys.as_ref().unwrap();
         recv.payload = keys.encrypt(&plain).into();
-        recv.msg_key = String::from_utf8(recv_signature(keys, &recv).to_vec())
-            .unwrap()
-            .into();
+        recv.msg_key = String::from_utf8(recv_signature(keys, &recv).to_vec()).unwrap().into();
         if fault == Fault::Tampered {
             recv.timestamp += 1;
         }

@@ -17,26 +17,15 @@ use crate::client::session::{Event, Login, Outgoing};
 ///
 /// # Errors
 /// The user cannot get in.
-pub fn run(
-    target: &Target,
-    messages: &Messages,
-    count: usize,
-    payload: usize,
-) -> Result<Report, String> {
+pub fn run(target: &Target, messages: &Messages, count: usize, payload: usize) -> Result<Report, String> {
     let uid = format!("f{}s", messages.run());
     let token = target.set_tokens(std::slice::from_ref(&uid))?;
-    let login = Login {
-        token,
-        device_id: format!("{uid}-1"),
-        version: target.version,
-        ..Login::new(&uid)
-    };
+    let login = Login { token, device_id: format!("{uid}-1"), version: target.version, ..Login::new(&uid) };
     let mut net = target.log_in(std::iter::once(login))?;
     let mut report = Report::new("first-ack");
     let mut metrics = target.metrics();
     let before = metrics.as_mut().and_then(Counters::read);
-    let mut latency: Histogram<u64> =
-        Histogram::new_with_bounds(1, 600_000_000, 3).expect("valid bounds");
+    let mut latency: Histogram<u64> = Histogram::new_with_bounds(1, 600_000_000, 3).expect("valid bounds");
     let (mut body, mut happened) = (vec![0; payload], Vec::new());
     for no in 0..count as u64 {
         messages.payload(0, no, &mut body);
@@ -55,8 +44,7 @@ pub fn run(
             if start.elapsed() > Duration::from_secs(20) {
                 break None;
             }
-            net.poll(Duration::from_secs(1), &mut happened)
-                .map_err(|e| format!("epoll: {e}"))?;
+            net.poll(Duration::from_secs(1), &mut happened).map_err(|e| format!("epoll: {e}"))?;
             for event in happened.drain(..) {
                 match event.what {
                     What::Event(Event::SendAck(ack)) => break 'wait Some((ack, event.at)),
@@ -67,17 +55,11 @@ pub fn run(
         };
         match ack {
             Some((ack, at))
-                if ack.reason == ReasonCode::SUCCESS
-                    && ack.message_seq == 1
-                    && u64::from(ack.client_seq) == no + 1 =>
+                if ack.reason == ReasonCode::SUCCESS && ack.message_seq == 1 && u64::from(ack.client_seq) == no + 1 =>
             {
                 latency.saturating_record((at.duration_since(start).as_micros() as u64).max(1));
             }
-            Some((ack, _)) => report.flaw(
-                "wrong SENDACK",
-                1,
-                format!("message {no}: {ack:?}, expected seq 1"),
-            ),
+            Some((ack, _)) => report.flaw("wrong SENDACK", 1, format!("message {no}: {ack:?}, expected seq 1")),
             None => {
                 report.flaw("no SENDACK", 1, format!("message {no} after 20 s"));
                 return Ok(report);
@@ -85,10 +67,7 @@ pub fn run(
         }
     }
     report.set("channels", json!(count));
-    report.row(
-        "channels",
-        format!("{count} new ones, one message each, one at a time (closed loop)"),
-    );
+    report.row("channels", format!("{count} new ones, one message each, one at a time (closed loop)"));
     report.row("first SENDACK", latency_row(&latency));
     let mut figures = json!({ "first_ack": latency_json(&latency) });
     if let (Some(before), Some(after)) = (before, metrics.as_mut().and_then(Counters::read)) {

@@ -15,15 +15,8 @@ use crate::client::session::{Event, Login};
 ///
 /// # Errors
 /// Someone cannot get in, or the server's process is not known.
-pub fn run(
-    target: &Target,
-    messages: &Messages,
-    count: usize,
-    rest: Duration,
-) -> Result<Report, String> {
-    let process = target
-        .process
-        .ok_or("w5 measures the server's memory: add --server-pid PID (or use --self-host)")?;
+pub fn run(target: &Target, messages: &Messages, count: usize, rest: Duration) -> Result<Report, String> {
+    let process = target.process.ok_or("w5 measures the server's memory: add --server-pid PID (or use --self-host)")?;
     let gone = |e: std::io::Error| format!("the server's process is gone: {e}");
     let run = messages.run();
     let uids: Vec<String> = (0..count).map(|i| format!("i{run}u{i:06}")).collect();
@@ -34,41 +27,27 @@ pub fn run(
         version: target.version,
         ..Login::new(uid)
     });
-    let (before, kernel_before) = (
-        process.resident_bytes().map_err(gone)?,
-        kernel_socket_bytes(),
-    );
+    let (before, kernel_before) = (process.resident_bytes().map_err(gone)?, kernel_socket_bytes());
     let (start, cpu_before) = (Instant::now(), process.cpu_seconds().map_err(gone)?);
     let mut net = target.log_in(logins)?;
-    let (took, login_cpu) = (
-        start.elapsed(),
-        process.cpu_seconds().map_err(gone)? - cpu_before,
-    );
+    let (took, login_cpu) = (start.elapsed(), process.cpu_seconds().map_err(gone)? - cpu_before);
     eprintln!("{count} connections are open; waiting {} s", rest.as_secs());
 
     let (mut lost, mut happened, end) = (0_u64, Vec::new(), Instant::now() + rest);
     let rest_cpu_before = process.cpu_seconds().map_err(gone)?;
     while Instant::now() < end {
         net.flush();
-        net.poll(Duration::from_millis(200), &mut happened)
-            .map_err(|e| format!("epoll: {e}"))?;
-        lost += happened
-            .drain(..)
-            .filter(|h| matches!(h.what, What::Lost(_)))
-            .count() as u64;
+        net.poll(Duration::from_millis(200), &mut happened).map_err(|e| format!("epoll: {e}"))?;
+        lost += happened.drain(..).filter(|h| matches!(h.what, What::Lost(_))).count() as u64;
     }
     let rest_cpu = process.cpu_seconds().map_err(gone)? - rest_cpu_before;
-    let (after, kernel_after) = (
-        process.resident_bytes().map_err(gone)?,
-        kernel_socket_bytes(),
-    );
+    let (after, kernel_after) = (process.resident_bytes().map_err(gone)?, kernel_socket_bytes());
 
     net.ping_all();
     let (mut pongs, end) = (0_u64, Instant::now() + Duration::from_secs(20));
     while pongs + lost < count as u64 && Instant::now() < end {
         net.flush();
-        net.poll(Duration::from_millis(200), &mut happened)
-            .map_err(|e| format!("epoll: {e}"))?;
+        net.poll(Duration::from_millis(200), &mut happened).map_err(|e| format!("epoll: {e}"))?;
         for event in happened.drain(..) {
             match event.what {
                 What::Event(Event::Pong) => pongs += 1,
@@ -81,14 +60,9 @@ pub fn run(
     let mut report = Report::new("w5");
     let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / count as f64;
     let user = each(before, after);
-    let kernel = kernel_before
-        .zip(kernel_after)
-        .map(|(before, after)| each(before, after) / 2.0);
+    let kernel = kernel_before.zip(kernel_after).map(|(before, after)| each(before, after) / 2.0);
     report.set("connections", json!(count));
-    report.set(
-        "transport",
-        json!(if target.ws { "websocket" } else { "tcp" }),
-    );
+    report.set("transport", json!(if target.ws { "websocket" } else { "tcp" }));
     if pongs < count as u64 {
         report.flaw(
             "no PONG",
@@ -97,36 +71,19 @@ pub fn run(
         );
         return Ok(report);
     }
-    report.row(
-        "connections",
-        format!(
-            "{count}, all answered a ping after {} s of rest",
-            rest.as_secs()
-        ),
-    );
-    report.row(
-        "server memory",
-        format!("{:.1} MiB before, {:.1} MiB after", mib(before), mib(after)),
-    );
+    report.row("connections", format!("{count}, all answered a ping after {} s of rest", rest.as_secs()));
+    report.row("server memory", format!("{:.1} MiB before, {:.1} MiB after", mib(before), mib(after)));
     report.row("per connection", format!("{user:.0} bytes in the server"));
     if let Some(kernel) = kernel {
-        report.row("", format!("about {kernel:.0} bytes in the kernel (growth of the whole machine, halved: both ends are here)"));
+        report.row(
+            "",
+            format!("about {kernel:.0} bytes in the kernel (growth of the whole machine, halved: both ends are here)"),
+        );
     }
     let rate = count as f64 / took.as_secs_f64();
-    report.row(
-        "logins",
-        format!(
-            "{rate:.0}/s, {:.0} µs of the server's processor each",
-            login_cpu * 1e6 / count as f64
-        ),
-    );
-    report.row(
-        "at rest",
-        format!(
-            "{:.2} % of a processor",
-            rest_cpu * 100.0 / rest.as_secs_f64().max(0.01)
-        ),
-    );
+    report
+        .row("logins", format!("{rate:.0}/s, {:.0} µs of the server's processor each", login_cpu * 1e6 / count as f64));
+    report.row("at rest", format!("{:.2} % of a processor", rest_cpu * 100.0 / rest.as_secs_f64().max(0.01)));
     report.set(
         "figures",
         json!({

@@ -21,11 +21,7 @@ impl Messages {
     pub fn new(key: [u8; 16]) -> Messages {
         let [a, b, c, d, rest @ ..] = key;
         let seed = u64::from_be_bytes(*rest.first_chunk().expect("12 bytes are left"));
-        Messages {
-            cipher: Aes128::new(&key.into()),
-            seed,
-            run: u32::from_be_bytes([a, b, c, d]),
-        }
+        Messages { cipher: Aes128::new(&key.into()), seed, run: u32::from_be_bytes([a, b, c, d]) }
     }
 
     /// A short word that no other run has, for uids.
@@ -58,17 +54,13 @@ impl Messages {
     #[must_use]
     pub fn parse(&self, name: &[u8]) -> Option<(u32, u64)> {
         let mut block = [0_u8; 16];
-        let mut digits = name
-            .iter()
-            .filter(|b| **b != b'-')
-            .map(|b| char::from(*b).to_digit(16));
+        let mut digits = name.iter().filter(|b| **b != b'-').map(|b| char::from(*b).to_digit(16));
         for byte in &mut block {
             *byte = (digits.next()?? << 4 | digits.next()??) as u8;
         }
         let mut block = block.into();
         self.cipher.decrypt_block(&mut block);
-        let [run, pair] =
-            [0, 4].map(|at| u32::from_be_bytes(*block[at..].first_chunk().expect("4 bytes")));
+        let [run, pair] = [0, 4].map(|at| u32::from_be_bytes(*block[at..].first_chunk().expect("4 bytes")));
         let no = u64::from_be_bytes(*block[8..].first_chunk().expect("8 bytes"));
         (digits.next().is_none() && run == self.run).then_some((pair, no))
     }
@@ -107,12 +99,7 @@ mod tests {
                 assert!(seen.insert(name));
             }
         }
-        for foreign in [
-            "",
-            "hello",
-            "c0ffee",
-            "00000000-0000-0000-0000-0000000000001",
-        ] {
+        for foreign in ["", "hello", "c0ffee", "00000000-0000-0000-0000-0000000000001"] {
             assert_eq!(ours.parse(foreign.as_bytes()), None);
         }
     }

@@ -65,9 +65,7 @@ fn attempt(args: &Args) -> Result<Report, String> {
         Workload::FirstAck => 1,
     };
     if files < wanted as u64 + 50 {
-        return Err(format!(
-            "{wanted} connections need as many open files; {files} are allowed (ulimit -Hn)"
-        ));
+        return Err(format!("{wanted} connections need as many open files; {files} are allowed (ulimit -Hn)"));
     }
     // Sleeps end when they should: the schedule is finer than the kernel's usual slack of 50 µs.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
@@ -93,10 +91,7 @@ fn attempt(args: &Args) -> Result<Report, String> {
         let sync = probe::sync_cost(&parent).map_err(|e| format!("{}: {e}", parent.display()))?;
         machine["file_system"] = json!(kind);
         machine["sync_4k"] = sync.json();
-        eprintln!(
-            "this machine: sync of 4 KiB P50 {} P99 {} µs; loopback P50 {} µs",
-            sync.p50, sync.p99, trip.p50
-        );
+        eprintln!("this machine: sync of 4 KiB P50 {} P99 {} µs; loopback P50 {} µs", sync.p50, sync.p99, trip.p50);
         let start = Start {
             program: args.server_bin.as_deref(),
             args: &args.server_args,
@@ -110,7 +105,10 @@ fn attempt(args: &Args) -> Result<Report, String> {
         pin(cpu)?;
     }
     let target = target(args, host.as_ref())?;
-    let mut report = work(args, &target)?;
+    let mut report = work(args, &target).map_err(|why| match &host {
+        Some(host) => format!("{why}\nThe server said:\n{}", host.said()),
+        None => why,
+    })?;
     if let Some(host) = &mut host {
         end(host, &mut report, args.keep);
     }
@@ -127,24 +125,16 @@ fn attempt(args: &Args) -> Result<Report, String> {
 
 fn check_args(args: &Args) -> Result<(), String> {
     if !(args.rate.is_finite() && (1.0..=10_000_000.0).contains(&args.rate)) {
-        return Err(format!(
-            "--rate {}: expected 1 to 10,000,000 messages a second",
-            args.rate
-        ));
+        return Err(format!("--rate {}: expected 1 to 10,000,000 messages a second", args.rate));
     }
     if args.pairs == 0 || args.conns == 0 || args.channels == 0 || args.seconds == 0 {
         return Err("--pairs, --conns, --channels and --seconds must be above 0".into());
     }
     if args.payload == 0 || args.payload > PAYLOAD_MAX {
-        return Err(format!(
-            "--payload {}: expected 1 to {PAYLOAD_MAX} bytes",
-            args.payload
-        ));
+        return Err(format!("--payload {}: expected 1 to {PAYLOAD_MAX} bytes", args.payload));
     }
     if args.verify && !args.self_host && args.http.is_none() {
-        return Err(
-            "--verify reads the channels back through the HTTP API: add --http host:port".into(),
-        );
+        return Err("--verify reads the channels back through the HTTP API: add --http host:port".into());
     }
     if args.token_auth && !args.self_host && args.http.is_none() {
         return Err("--token-auth stores tokens through the HTTP API: add --http host:port".into());
@@ -171,11 +161,9 @@ fn target(args: &Args, host: Option<&SelfHost>) -> Result<Target, String> {
             process: Some(process(host.pid())?),
             ..shared
         },
-        None => Target {
-            addr: Target::resolve(&args.addr)?,
-            process: args.server_pid.map(process).transpose()?,
-            ..shared
-        },
+        None => {
+            Target { addr: Target::resolve(&args.addr)?, process: args.server_pid.map(process).transpose()?, ..shared }
+        }
     })
 }
 
@@ -203,10 +191,7 @@ fn end(host: &mut SelfHost, report: &mut Report, keep: bool) {
     report.set("disk_bytes", json!(bytes));
     if let Some(accepted) = report.json()["accepted"].as_u64().filter(|n| *n > 0) {
         let each = bytes / accepted;
-        report.row(
-            "disk",
-            format!("{each} bytes per message after the stop ({bytes} in all)"),
-        );
+        report.row("disk", format!("{each} bytes per message after the stop ({bytes} in all)"));
         report.set("disk_bytes_per_message", json!(each));
     }
     if keep || report.failed() {
@@ -218,63 +203,46 @@ fn work(args: &Args, target: &Target) -> Result<Report, String> {
     let messages = Messages::new(random());
     match args.workload {
         Workload::W1 => w1(args, target, &messages),
-        Workload::W5 => idle::run(
-            target,
-            &messages,
-            args.conns,
-            Duration::from_secs(args.seconds),
-        ),
+        Workload::W5 => idle::run(target, &messages, args.conns, Duration::from_secs(args.seconds)),
         Workload::FirstAck => first_ack::run(target, &messages, args.channels, args.payload),
     }
 }
 
 fn w1(args: &Args, target: &Target, messages: &Messages) -> Result<Report, String> {
     let mut pairs = Pairs::start(target, messages.clone(), args.pairs, args.payload)?;
-    eprintln!(
-        "{} pairs are connected, {} byte payloads, encrypted, persisted",
-        args.pairs, args.payload
-    );
+    eprintln!("{} pairs are connected, {} byte payloads, encrypted, persisted", args.pairs, args.payload);
     let mut report = Report::new("w1");
     let mut metrics = target.metrics();
     let before = metrics.as_mut().and_then(Counters::read);
     let threads_before = target.process.and_then(|p| p.cpu_by_thread().ok());
     let accepted_before = pairs.accepted();
+    let mut briefly = None;
     let phase = if args.saturate {
-        let confirm = Duration::from_secs(args.seconds);
-        saturate::search(
-            &mut pairs,
-            args.rate,
-            confirm,
-            target.process,
-            &mut Progress,
-        )?
+        let (confirm, server) = (Duration::from_secs(args.seconds), target.process);
+        let found = saturate::search(&mut pairs, args.rate, confirm, server, &mut Progress)?;
+        briefly = Some(found.briefly);
+        found.confirmed
     } else {
         Some(steady(args, target, &mut pairs)?)
     };
     let accepted = pairs.accepted() - accepted_before;
     report.set("accepted", json!(pairs.accepted()));
     let mut figures = json!({});
-    if let Some(phase) = &phase {
-        if args.saturate {
-            report.row(
-                "saturation",
-                format!(
-                    "{:.0} messages/s, acked and delivered, both P99 below 100 ms",
-                    phase.rate
-                ),
-            );
-        }
-        figures = report.phase(phase);
-    } else if pairs.flaws().is_empty() {
-        report.row(
-            "saturation",
-            "no rate was sustained: is the machine busy with other work?",
-        );
+    if let Some(briefly) = briefly {
+        let text = match &phase {
+            Some(phase) => format!("{:.0} messages/s, acked and delivered, both P99 below 100 ms", phase.rate),
+            None => "no rate was sustained: is the machine busy with other work?".to_owned(),
+        };
+        report.row("saturation", text);
+        report.row("", format!("{briefly:.0}/s for three seconds"));
     }
-    if let (Some(before), Some(after)) = (
-        threads_before,
-        target.process.and_then(|p| p.cpu_by_thread().ok()),
-    ) {
+    if let Some(phase) = &phase {
+        figures = report.phase(phase);
+    }
+    if let Some(briefly) = briefly {
+        figures["highest_rate_for_three_seconds"] = json!(briefly);
+    }
+    if let (Some(before), Some(after)) = (threads_before, target.process.and_then(|p| p.cpu_by_thread().ok())) {
         figures["server_threads"] = threads(&mut report, &before, &after, accepted);
     }
     if let (Some(before), Some(after)) = (before, metrics.as_mut().and_then(Counters::read)) {
@@ -286,20 +254,14 @@ fn w1(args: &Args, target: &Target, messages: &Messages) -> Result<Report, Strin
     if args.verify && flaws.is_empty() {
         eprintln!("reading {} channels back", checks.len());
         let found = verify::verify(target, messages, &checks, &names, &mut flaws)?;
-        report.row(
-            "stored",
-            format!("{found} messages read back, each accepted one once, no gap"),
-        );
+        report.row("stored", format!("{found} messages read back, each accepted one once, no gap"));
     }
     report.flaws(&flaws);
     Ok(report)
 }
 
 fn steady(args: &Args, target: &Target, pairs: &mut Pairs) -> Result<Phase, String> {
-    let (warm_up, measured) = (
-        Duration::from_secs(args.warmup),
-        Duration::from_secs(args.seconds),
-    );
+    let (warm_up, measured) = (Duration::from_secs(args.warmup), Duration::from_secs(args.seconds));
     pairs.run(args.rate, warm_up, measured, target.process, &mut |tick| {
         Progress.tick(tick);
         ControlFlow::Continue(())
@@ -317,10 +279,7 @@ fn threads(
     messages: u64,
 ) -> serde_json::Value {
     let spent = |name: &String, after: f64| after - before.get(name).unwrap_or(&0.0);
-    let mut spent: Vec<(&String, f64)> = after
-        .iter()
-        .map(|(name, after)| (name, spent(name, *after)))
-        .collect();
+    let mut spent: Vec<(&String, f64)> = after.iter().map(|(name, after)| (name, spent(name, *after))).collect();
     spent.sort_by(|a, b| b.1.total_cmp(&a.1));
     let per_message = 1e6 / messages.max(1) as f64;
     let told: Vec<String> = spent
@@ -328,14 +287,8 @@ fn threads(
         .filter(|(_, s)| s * per_message >= 0.05)
         .map(|(name, s)| format!("{name} {:.1}", s * per_message))
         .collect();
-    report.row(
-        "server threads",
-        format!("µs per message over the whole run: {}", told.join(", ")),
-    );
-    spent
-        .iter()
-        .map(|(name, s)| ((*name).clone(), json!(s)))
-        .collect()
+    report.row("server threads", format!("µs per message over the whole run: {}", told.join(", ")));
+    spent.iter().map(|(name, s)| ((*name).clone(), json!(s))).collect()
 }
 
 /// Says on stderr how a run goes.
@@ -359,11 +312,7 @@ impl Say for Progress {
     }
 
     fn tried(&mut self, phase: &Phase, why_not: Option<&str>) {
-        let busy = if phase.own_share() > report::OWN_SHARE_MAX {
-            ", generator busy"
-        } else {
-            ""
-        };
+        let busy = if phase.own_share() > report::OWN_SHARE_MAX { ", generator busy" } else { "" };
         match why_not {
             None => eprintln!("==> {:.0}/s: sustained{busy}", phase.rate),
             Some(why) => eprintln!("==> {:.0}/s: not sustained ({why}){busy}", phase.rate),

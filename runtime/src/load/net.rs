@@ -29,10 +29,7 @@ pub type ConnNo = usize;
 
 /// What happened on a connection.
 #[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "short-lived, and nearly all are the large one"
-)]
+#[allow(clippy::large_enum_variant, reason = "short-lived, and nearly all are the large one")]
 pub enum What {
     /// The session says so.
     Event(Event),
@@ -107,13 +104,7 @@ impl Net {
     ///
     /// # Errors
     /// The server cannot be reached, or the login does not fit the wire.
-    pub fn open(
-        &mut self,
-        to: SocketAddr,
-        source: Option<SocketAddr>,
-        ws: bool,
-        login: &Login,
-    ) -> io::Result<ConnNo> {
+    pub fn open(&mut self, to: SocketAddr, source: Option<SocketAddr>, ws: bool, login: &Login) -> io::Result<ConnNo> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         if let Some(source) = source {
             socket.bind(&SockAddr::from(source))?;
@@ -128,22 +119,8 @@ impl Net {
         let first = if ws.is_some() { &mut held } else { &mut out };
         let session = Session::begin(login, random(), wall_ms(), first).map_err(invalid)?;
         let no = self.conns.len();
-        epoll::add(
-            &self.epoll,
-            &socket,
-            EventData::new_u64(no as u64),
-            EventFlags::IN,
-        )?;
-        self.conns.push(Conn {
-            socket,
-            session,
-            ws,
-            held,
-            out,
-            dirty: true,
-            waits_to_write: false,
-            lost: false,
-        });
+        epoll::add(&self.epoll, &socket, EventData::new_u64(no as u64), EventFlags::IN)?;
+        self.conns.push(Conn { socket, session, ws, held, out, dirty: true, waits_to_write: false, lost: false });
         self.dirty.push(no);
         Ok(no)
     }
@@ -164,11 +141,7 @@ impl Net {
         self.queue(no, |session, out| session.recv_ack(recv, out))
     }
 
-    fn queue<E>(
-        &mut self,
-        no: ConnNo,
-        add: impl FnOnce(&Session, &mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn queue<E>(&mut self, no: ConnNo, add: impl FnOnce(&Session, &mut BytesMut) -> Result<(), E>) -> Result<(), E> {
         let conn = &mut self.conns[no];
         if conn.ws.is_some() {
             self.scratch.clear();
@@ -203,10 +176,7 @@ impl Net {
         self.look()?;
         if self.ready.is_empty() && !timeout.is_zero() {
             // epoll rounds its timeout up to milliseconds, which the schedule would show.
-            let timeout = Timespec {
-                tv_sec: timeout.as_secs().cast_signed(),
-                tv_nsec: timeout.subsec_nanos().into(),
-            };
+            let timeout = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
             let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];
             match rustix::event::poll(&mut fds, Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => return Ok(()),
@@ -219,9 +189,7 @@ impl Net {
             if flags.contains(EventFlags::OUT) {
                 self.write(no);
             }
-            if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR)
-                && !self.conns[no].lost
-            {
+            if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) && !self.conns[no].lost {
                 self.read(no, happened);
             }
         }
@@ -246,34 +214,17 @@ impl Net {
             Ok(0) => Some("the server closed the connection".to_owned()),
             Ok(n) => {
                 self.bytes_in += n as u64;
-                take(conn, &self.chunk[..n], |event| {
-                    happened.push(Happened {
-                        conn: no,
-                        at,
-                        what: What::Event(event),
-                    })
-                })
-                .err()
+                take(conn, &self.chunk[..n], |event| happened.push(Happened { conn: no, at, what: What::Event(event) }))
+                    .err()
             }
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                None
-            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
             Err(e) => Some(format!("the connection broke: {e}")),
         };
         if let Some(why) = lost {
             conn.lost = true;
             let _ = epoll::delete(&self.epoll, &conn.socket);
             let _ = conn.socket.shutdown(std::net::Shutdown::Both);
-            happened.push(Happened {
-                conn: no,
-                at,
-                what: What::Lost(why),
-            });
+            happened.push(Happened { conn: no, at, what: What::Lost(why) });
         } else if !conn.out.is_empty() && !conn.dirty {
             conn.dirty = true;
             self.dirty.push(no);
@@ -301,17 +252,8 @@ impl Net {
         let waits = !conn.out.is_empty() && !conn.lost;
         if waits != conn.waits_to_write {
             conn.waits_to_write = waits;
-            let flags = if waits {
-                EventFlags::IN | EventFlags::OUT
-            } else {
-                EventFlags::IN
-            };
-            let _ = epoll::modify(
-                &self.epoll,
-                &conn.socket,
-                EventData::new_u64(no as u64),
-                flags,
-            );
+            let flags = if waits { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            let _ = epoll::modify(&self.epoll, &conn.socket, EventData::new_u64(no as u64), flags);
         }
     }
 
@@ -321,8 +263,7 @@ impl Net {
             return;
         }
         // The first round begins a minute after the start; after it, everyone once a minute.
-        let due =
-            ((elapsed - PING_EVERY).as_secs_f64() / PING_EVERY.as_secs_f64() * count as f64) as u64;
+        let due = ((elapsed - PING_EVERY).as_secs_f64() / PING_EVERY.as_secs_f64() * count as f64) as u64;
         while self.pinged < due {
             let no = (self.pinged % count) as usize;
             self.pinged += 1;

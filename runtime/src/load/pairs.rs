@@ -127,16 +127,9 @@ impl Pairs {
     ///
     /// # Errors
     /// The server is not there, refuses a login, or does not answer.
-    pub fn start(
-        target: &Target,
-        messages: Messages,
-        count: usize,
-        payload: usize,
-    ) -> Result<Pairs, String> {
+    pub fn start(target: &Target, messages: Messages, count: usize, payload: usize) -> Result<Pairs, String> {
         let run = messages.run();
-        let uids: Vec<String> = (0..count)
-            .flat_map(|i| [format!("w{run}a{i:05}"), format!("w{run}b{i:05}")])
-            .collect();
+        let uids: Vec<String> = (0..count).flat_map(|i| [format!("w{run}a{i:05}"), format!("w{run}b{i:05}")]).collect();
         let token = target.set_tokens(&uids)?;
         let logins = uids.iter().map(|uid| Login {
             token: token.clone(),
@@ -273,12 +266,8 @@ impl Pairs {
         }
         let after = (cpu(server), cpu(Some(Process::own())));
         if let Some((server_before, own_before)) = cpu_before {
-            self.phase.server_cpu = server_before
-                .zip(after.0)
-                .map(|(before, after)| after - before);
-            self.phase.own_cpu = own_before
-                .zip(after.1)
-                .map_or(0.0, |(before, after)| after - before);
+            self.phase.server_cpu = server_before.zip(after.0).map(|(before, after)| after - before);
+            self.phase.own_cpu = own_before.zip(after.1).map_or(0.0, |(before, after)| after - before);
         }
         Ok(self.phase.clone())
     }
@@ -313,11 +302,7 @@ impl Pairs {
         for pair in &self.pairs {
             pair.check.finish(&mut self.flaws);
         }
-        let (checks, names) = self
-            .pairs
-            .into_iter()
-            .map(|pair| (pair.check, [pair.from, pair.to]))
-            .unzip();
+        let (checks, names) = self.pairs.into_iter().map(|pair| (pair.check, [pair.from, pair.to])).unzip();
         (self.flaws, checks, names)
     }
 
@@ -335,9 +320,7 @@ impl Pairs {
             flags: Flags::RED_DOT,
             payload: &self.payload,
         };
-        self.net
-            .send(2 * index, &message)
-            .expect("sizes were checked at the start");
+        self.net.send(2 * index, &message).expect("sizes were checked at the start");
         self.sent += 1;
         self.unacked += 1;
         self.undelivered += 1;
@@ -354,9 +337,7 @@ impl Pairs {
 
     fn turn_once(&mut self, wait: Duration) -> Result<(), String> {
         let mut happened = std::mem::take(&mut self.happened);
-        self.net
-            .poll(wait, &mut happened)
-            .map_err(|e| format!("epoll: {e}"))?;
+        self.net.poll(wait, &mut happened).map_err(|e| format!("epoll: {e}"))?;
         for Happened { conn, at, what } in happened.drain(..) {
             let at = at.saturating_duration_since(self.start).as_nanos() as u64;
             match what {
@@ -371,16 +352,12 @@ impl Pairs {
                 What::Event(Event::Recv(recv)) => self.on_recv(conn, &recv, at),
                 What::Event(Event::Pong) => {}
                 What::Event(other) => {
-                    self.flaws.add("unexpected frame", || {
-                        format!("connection {conn}: {other:?}")
-                    });
+                    self.flaws.add("unexpected frame", || format!("connection {conn}: {other:?}"));
                 }
                 What::Lost(why) => {
                     let pair = &self.pairs[conn / 2].check;
-                    self.flaws
-                        .add("connection lost", || format!("{}: {why}", pair.name()));
-                    self.lost
-                        .get_or_insert(format!("connection {conn} was lost: {why}"));
+                    self.flaws.add("connection lost", || format!("{}: {why}", pair.name()));
+                    self.lost.get_or_insert(format!("connection {conn} was lost: {why}"));
                 }
             }
         }
@@ -397,9 +374,7 @@ impl Pairs {
                 }
                 if self.in_window(due) {
                     self.phase.accepted += 1;
-                    self.phase
-                        .ack
-                        .saturating_record((at.saturating_sub(due) / 1000).max(1));
+                    self.phase.ack.saturating_record((at.saturating_sub(due) / 1000).max(1));
                 }
             }
             Acked::Refused(reason) => *self.phase.refused.entry(reason).or_default() += 1,
@@ -409,25 +384,19 @@ impl Pairs {
 
     fn on_recv(&mut self, conn: usize, recv: &Recv, at: u64) {
         let named = self.messages.parse(recv.client_msg_no.as_bytes());
-        let Some((index, no)) =
-            named.filter(|(index, _)| conn % 2 == 1 && *index as usize == conn / 2)
-        else {
-            self.flaws
-                .add("foreign message", || format!("connection {conn}: {recv:?}"));
+        let Some((index, no)) = named.filter(|(index, _)| conn % 2 == 1 && *index as usize == conn / 2) else {
+            self.flaws.add("foreign message", || format!("connection {conn}: {recv:?}"));
             return;
         };
         self.messages.payload(index, no, &mut self.compare);
         let pair = &mut self.pairs[conn / 2];
-        let place_right =
-            recv.from_uid == pair.from && recv.channel_id == pair.from && recv.channel_type == 1;
+        let place_right = recv.from_uid == pair.from && recv.channel_id == pair.from && recv.channel_type == 1;
         let intact = place_right && recv.payload == self.compare;
         let before = (pair.check.unacked(), pair.check.undelivered());
         let outcome = pair.check.on_recv(no, recv, intact, &mut self.flaws);
         self.recount(conn / 2, before);
         // Without it the server would send the message again.
-        self.net
-            .recv_ack(conn, recv)
-            .expect("a seq that was received can be sent");
+        self.net.recv_ack(conn, recv).expect("a seq that was received can be sent");
         match outcome {
             Delivered::First { due } => {
                 self.delivered += 1;
@@ -436,9 +405,7 @@ impl Pairs {
                 }
                 if self.in_window(due) {
                     self.phase.delivered += 1;
-                    self.phase
-                        .recv
-                        .saturating_record((at.saturating_sub(due) / 1000).max(1));
+                    self.phase.recv.saturating_record((at.saturating_sub(due) / 1000).max(1));
                 }
             }
             Delivered::Retry => self.phase.retries += 1,

@@ -18,12 +18,8 @@ pub struct Spread {
 impl Spread {
     fn of(mut samples: Vec<Duration>) -> Spread {
         samples.sort_unstable();
-        let at =
-            |share: f64| samples[((samples.len() - 1) as f64 * share) as usize].as_micros() as u64;
-        Spread {
-            p50: at(0.5),
-            p99: at(0.99),
-        }
+        let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize].as_micros() as u64;
+        Spread { p50: at(0.5), p99: at(0.99) }
     }
 
     /// As JSON.
@@ -82,10 +78,8 @@ pub fn round_trip() -> io::Result<Spread> {
 pub fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
-        .map_or("?", |(_, m)| m.trim());
+    let model =
+        cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("?", |(_, m)| m.trim());
     json!({
         "processor": model,
         "processors": cpuinfo.lines().filter(|l| l.starts_with("processor")).count(),

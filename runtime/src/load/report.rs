@@ -83,25 +83,15 @@ impl Report {
         self.row("SENDACK", latency_row(&phase.ack));
         self.row("RECV", latency_row(&phase.recv));
         let millions = phase.acked_in_time as f64 / 1e6;
-        let cost = phase
-            .server_cpu
-            .filter(|_| millions > 0.0)
-            .map(|cpu| cpu / millions);
+        let cost = phase.server_cpu.filter(|_| millions > 0.0).map(|cpu| cpu / millions);
         if let (Some(cpu), Some(cost)) = (phase.server_cpu, cost) {
             let share = cpu * 100.0 / phase.seconds;
-            self.row(
-                "server processor",
-                format!("{cost:.1} s per million messages, {share:.0} % of one"),
-            );
+            self.row("server processor", format!("{cost:.1} s per million messages, {share:.0} % of one"));
         }
         let own = phase.own_share();
         self.row(
             "generator",
-            format!(
-                "{:.0} % of a processor; messages left {} late",
-                own * 100.0,
-                latency_row(&phase.lag)
-            ),
+            format!("{:.0} % of a processor; messages left {} late", own * 100.0, latency_row(&phase.lag)),
         );
         if own > OWN_SHARE_MAX {
             self.note(format!(
@@ -113,21 +103,11 @@ impl Report {
         }
         let refused: u64 = phase.refused.values().sum();
         if refused > 0 {
-            let each: Vec<String> = phase
-                .refused
-                .iter()
-                .map(|(reason, n)| format!("{n} × {reason}"))
-                .collect();
-            self.note(format!(
-                "{refused} messages were refused ({}): not in the latencies",
-                each.join(", ")
-            ));
+            let each: Vec<String> = phase.refused.iter().map(|(reason, n)| format!("{n} × {reason}")).collect();
+            self.note(format!("{refused} messages were refused ({}): not in the latencies", each.join(", ")));
         }
         if phase.retries > 0 {
-            self.note(format!(
-                "{} deliveries came again, marked as such",
-                phase.retries
-            ));
+            self.note(format!("{} deliveries came again, marked as such", phase.retries));
         }
         json!({
             "rate_due": phase.rate, "seconds": phase.seconds,
@@ -144,11 +124,8 @@ impl Report {
     pub fn counters(&mut self, added: &BTreeMap<String, f64>, messages: u64) -> Value {
         let per = messages.max(1) as f64;
         for (name, count) in added {
-            let told = [
-                "sync", "append", "wake", "persist", "socket", "mail", "load",
-            ]
-            .iter()
-            .any(|word| name.contains(word));
+            let told =
+                ["sync", "append", "wake", "persist", "socket", "mail", "load"].iter().any(|word| name.contains(word));
             if told && name.ends_with("_total") {
                 let share = count / per;
                 let share = if share < 0.5 {
@@ -190,10 +167,7 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> Value {
         let mut json = self.json.clone();
-        json.insert(
-            "verdict".into(),
-            json!(if self.failed() { "failed" } else { "ok" }),
-        );
+        json.insert("verdict".into(), json!(if self.failed() { "failed" } else { "ok" }));
         json.insert("flaws".into(), json!(self.flaws));
         json.insert("flaw_examples".into(), json!(self.examples));
         json.insert("notes".into(), json!(self.notes));
@@ -209,13 +183,7 @@ impl Report {
 pub fn latency_row(latency: &Histogram<u64>) -> String {
     let ms = |us: u64| us as f64 / 1000.0;
     let at = |quantile: f64| ms(latency.value_at_quantile(quantile));
-    format!(
-        "P50 {:.2}  P99 {:.2}  P99.9 {:.2}  max {:.2} ms",
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        ms(latency.max())
-    )
+    format!("P50 {:.2}  P99 {:.2}  P99.9 {:.2}  max {:.2} ms", at(0.5), at(0.99), at(0.999), ms(latency.max()))
 }
 
 /// The same in microseconds, with the count and mean.
@@ -239,16 +207,10 @@ mod tests {
         report.set("figures", json!({ "rate": 1_000_000 }));
         assert!(report.text().contains("1000000/s") && report.json()["verdict"] == "ok");
         report.flaw("gap", 2, "a to b: seq 3 after 1".into());
-        assert!(
-            report.failed()
-                && report.text().starts_with("FAILED")
-                && !report.text().contains("1000000")
-        );
+        assert!(report.failed() && report.text().starts_with("FAILED") && !report.text().contains("1000000"));
         assert!(report.text().contains("  gap: 2\n"));
         let json = report.json();
-        assert!(
-            json["figures"].is_null() && json["verdict"] == "failed" && json["flaws"]["gap"] == 2
-        );
+        assert!(json["figures"].is_null() && json["verdict"] == "failed" && json["flaws"]["gap"] == 2);
     }
 
     #[test]
@@ -259,14 +221,9 @@ mod tests {
             ("wukongim_appends_total".to_owned(), 1000.0),
             ("wukongim_other_total".to_owned(), 1000.0),
         ]);
-        assert_eq!(
-            report.counters(&added, 1000)["added"]["wukongim_other_total"],
-            1000.0
-        );
+        assert_eq!(report.counters(&added, 1000)["added"]["wukongim_other_total"], 1000.0);
         let text = report.text();
         assert!(text.contains("wukongim_wal_syncs_total: 5.0 per 1,000 messages"));
-        assert!(
-            text.contains("wukongim_appends_total: 1.00 per message") && !text.contains("other")
-        );
+        assert!(text.contains("wukongim_appends_total: 1.00 per message") && !text.contains("other"));
     }
 }

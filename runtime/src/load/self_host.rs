@@ -48,24 +48,13 @@ impl SelfHost {
     pub fn start(start: &Start<'_>) -> Result<SelfHost, String> {
         let program = match start.program {
             Some(program) => program.to_owned(),
-            None => {
-                std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?
-            }
+            None => std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?,
         };
-        let dir = start.parent.join(format!(
-            "wukongim-bench-{:08x}",
-            u32::from_be_bytes(random())
-        ));
-        let made = |e: io::Error| {
-            format!(
-                "cannot write to {} (choose another with --data-dir): {e}",
-                dir.display()
-            )
-        };
+        let dir = start.parent.join(format!("wukongim-bench-{:08x}", u32::from_be_bytes(random())));
+        let made = |e: io::Error| format!("cannot write to {} (choose another with --data-dir): {e}", dir.display());
         fs::create_dir_all(&dir).map_err(made)?;
         let log = File::create(dir.join("server.log")).map_err(made)?;
-        let [tcp, ws, http] =
-            free_ports().map_err(|e| format!("no free ports on 127.0.0.1: {e}"))?;
+        let [tcp, ws, http] = free_ports().map_err(|e| format!("no free ports on 127.0.0.1: {e}"))?;
 
         let mut command = Command::new(&program);
         command.arg("run").args(start.args);
@@ -89,17 +78,8 @@ impl SelfHost {
         if let Some(cpu) = start.cpu {
             pin(cpu)?;
         }
-        let child = command
-            .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
-        let mut host = SelfHost {
-            child,
-            dir,
-            keep: false,
-            tcp,
-            ws,
-            http,
-        };
+        let child = command.spawn().map_err(|e| format!("cannot start {}: {e}", program.display()))?;
+        let mut host = SelfHost { child, dir, keep: false, tcp, ws, http };
         host.wait()?;
         Ok(host)
     }
@@ -109,20 +89,14 @@ impl SelfHost {
         let mut api = Http::new(&self.http.to_string());
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!(
-                    "the server ended at once ({status}). It said:\n{}",
-                    self.said()
-                ));
+                return Err(format!("the server ended at once ({status}). It said:\n{}", self.said()));
             }
             if TcpStream::connect(self.tcp).is_ok() && api.get("/health").is_ok() {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 let most = START_MAX.as_secs();
-                return Err(format!(
-                    "the server does not serve after {most} s. It said:\n{}",
-                    self.said()
-                ));
+                return Err(format!("the server does not serve after {most} s. It said:\n{}", self.said()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -167,20 +141,14 @@ impl SelfHost {
                 Ok(None) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => {
-                    return Err(format!(
-                        "the server ended with {status}. It said:\n{}",
-                        self.said()
-                    ));
+                    return Err(format!("the server ended with {status}. It said:\n{}", self.said()));
                 }
                 Err(e) => return Err(format!("the server cannot be waited for: {e}")),
             }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        Err(format!(
-            "the server had to be killed {} s after SIGTERM",
-            STOP_MAX.as_secs()
-        ))
+        Err(format!("the server had to be killed {} s after SIGTERM", STOP_MAX.as_secs()))
     }
 }
 
@@ -216,15 +184,7 @@ pub fn raise_open_files() -> u64 {
     // Above the hard limit only root may go; try, as far as the kernel allows at all.
     for maximum in [Some(1_048_576), limit.maximum] {
         let wanted = maximum.max(limit.maximum);
-        if setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: wanted,
-                maximum: wanted,
-            },
-        )
-        .is_ok()
-        {
+        if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_ok() {
             break;
         }
     }

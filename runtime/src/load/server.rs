@@ -29,9 +29,7 @@ impl Process {
     /// This process.
     #[must_use]
     pub fn own() -> Process {
-        Process {
-            pid: std::process::id(),
-        }
+        Process { pid: std::process::id() }
     }
 
     /// User and system time of all threads, those that ended included.
@@ -53,10 +51,7 @@ impl Process {
             let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
                 continue;
             };
-            let name = stat
-                .split_once('(')
-                .and_then(|(_, s)| s.rsplit_once(')'))
-                .map_or("?", |(name, _)| name);
+            let name = stat.split_once('(').and_then(|(_, s)| s.rsplit_once(')')).map_or("?", |(name, _)| name);
             *threads.entry(name.to_owned()).or_default() += cpu_of(&stat)?;
         }
         Ok(threads)
@@ -74,31 +69,15 @@ impl Process {
 
 fn cpu_of(stat: &str) -> io::Result<f64> {
     // The name, in parentheses, may hold anything.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
-    match (
-        fields.get(11).and_then(|f| f.parse::<f64>().ok()),
-        fields.get(12).and_then(|f| f.parse::<f64>().ok()),
-    ) {
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    match (fields.get(11).and_then(|f| f.parse::<f64>().ok()), fields.get(12).and_then(|f| f.parse::<f64>().ok())) {
         (Some(user), Some(system)) => Ok((user + system) / TICKS_PER_SECOND),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "/proc/PID/stat has no times",
-        )),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has no times")),
     }
 }
 
 fn kib_of(text: &str, label: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        line.strip_prefix(label)?
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    })
+    text.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
 }
 
 /// Kernel memory that the whole machine uses for sockets: slab caches and socket buffers, in bytes.
@@ -125,16 +104,9 @@ impl Counters {
         let mut counters = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap_or("");
-            let counts = ["_total", "_sum", "_count"]
-                .iter()
-                .any(|end| name.ends_with(end));
-            let rest = line
-                .rsplit_once('}')
-                .map_or(&line[name.len()..], |(_, rest)| rest);
-            if let (true, Some(Ok(value))) = (
-                counts,
-                rest.split_whitespace().next().map(str::parse::<f64>),
-            ) {
+            let counts = ["_total", "_sum", "_count"].iter().any(|end| name.ends_with(end));
+            let rest = line.rsplit_once('}').map_or(&line[name.len()..], |(_, rest)| rest);
+            if let (true, Some(Ok(value))) = (counts, rest.split_whitespace().next().map(str::parse::<f64>)) {
                 *counters.entry(name.to_owned()).or_default() += value;
             }
         }
@@ -144,13 +116,8 @@ impl Counters {
     /// What was added since `before`, where anything was.
     #[must_use]
     pub fn since(&self, before: &Counters) -> BTreeMap<String, f64> {
-        let added =
-            |(name, now): (&String, &f64)| (name.clone(), now - before.0.get(name).unwrap_or(&0.0));
-        self.0
-            .iter()
-            .map(added)
-            .filter(|(_, added)| *added != 0.0)
-            .collect()
+        let added = |(name, now): (&String, &f64)| (name.clone(), now - before.0.get(name).unwrap_or(&0.0));
+        self.0.iter().map(added).filter(|(_, added)| *added != 0.0).collect()
     }
 }
 
@@ -160,15 +127,10 @@ mod tests {
 
     #[test]
     fn counters_are_summed_over_labels() {
-        let before = Counters::parse(
-            "# TYPE a counter\na_total{shard=\"0\"} 1\na_total{shard=\"1\"} 2\nb_total 7\n",
-        );
+        let before = Counters::parse("# TYPE a counter\na_total{shard=\"0\"} 1\na_total{shard=\"1\"} 2\nb_total 7\n");
         let text = "a_total{shard=\"0\",x=\"} 9\"} 5 1700000\na_total 2.5\nb_total 7\ngauge 4\nnoise\nc_count 3\n";
         let added = Counters::parse(text).since(&before);
-        let added: Vec<(&str, f64)> = added
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value))
-            .collect();
+        let added: Vec<(&str, f64)> = added.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         assert_eq!(added, [("a_total", 4.5), ("c_count", 3.0)]);
     }
 

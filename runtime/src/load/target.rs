@@ -43,12 +43,8 @@ impl Target {
     /// # Errors
     /// It does not resolve.
     pub fn resolve(text: &str) -> Result<SocketAddr, String> {
-        let found =
-            tcp::resolve(text).map_err(|e| format!("--addr {text}: {e} (expected host:port)"))?;
-        found
-            .into_iter()
-            .next()
-            .ok_or_else(|| format!("--addr {text} resolves to no address"))
+        let found = tcp::resolve(text).map_err(|e| format!("--addr {text}: {e} (expected host:port)"))?;
+        found.into_iter().next().ok_or_else(|| format!("--addr {text} resolves to no address"))
     }
 
     /// A client of the management API.
@@ -56,10 +52,8 @@ impl Target {
     /// # Errors
     /// Its address was not given.
     pub fn api(&self, wanted_for: &str) -> Result<Http, String> {
-        let addr = self
-            .http
-            .as_deref()
-            .ok_or_else(|| format!("{wanted_for} needs the HTTP API: add --http host:port"))?;
+        let addr =
+            self.http.as_deref().ok_or_else(|| format!("{wanted_for} needs the HTTP API: add --http host:port"))?;
         Ok(Http::new(addr).with_token(&self.http_token))
     }
 
@@ -82,8 +76,7 @@ impl Target {
         let token = format!("{:032x}", u128::from_be_bytes(random()));
         for uid in uids {
             let body = json!({ "uid": uid, "token": token, "device_flag": 0, "device_level": 0 });
-            api.post("/user/token", &body)
-                .map_err(|e| format!("POST /user/token at {}: {e}", self.http_name()))?;
+            api.post("/user/token", &body).map_err(|e| format!("POST /user/token at {}: {e}", self.http_name()))?;
         }
         Ok(token)
     }
@@ -106,26 +99,20 @@ impl Target {
                 && let Some(login) = logins.next()
             {
                 let source = self.source(net.count());
-                net.open(self.addr, source, self.ws, &login)
-                    .map_err(|e| self.cannot_connect(net.count(), &e))?;
+                net.open(self.addr, source, self.ws, &login).map_err(|e| self.cannot_connect(net.count(), &e))?;
             }
             net.flush();
-            net.poll(Duration::from_millis(200), &mut happened)
-                .map_err(|e| format!("epoll: {e}"))?;
+            net.poll(Duration::from_millis(200), &mut happened).map_err(|e| format!("epoll: {e}"))?;
             for event in happened.drain(..) {
                 match event.what {
-                    What::Event(Event::Open {
-                        encrypted: true, ..
-                    }) => {
+                    What::Event(Event::Open { encrypted: true, .. }) => {
                         open += 1;
                         deadline = Instant::now() + Duration::from_secs(20);
                     }
                     What::Event(Event::Open { .. }) => {
-                        return Err(
-                            "the server does not encrypt: figures would compare with nothing; \
+                        return Err("the server does not encrypt: figures would compare with nothing; \
                                     switch encryption on"
-                                .into(),
-                        );
+                            .into());
                     }
                     What::Event(Event::Refused(reason)) => return Err(self.refused(reason)),
                     What::Event(other) => {
@@ -137,10 +124,7 @@ impl Target {
                 }
             }
             if Instant::now() > deadline {
-                return Err(format!(
-                    "{} logins have no answer after 20 s",
-                    net.count() - open
-                ));
+                return Err(format!("{} logins have no answer after 20 s", net.count() - open));
             }
         }
         Ok(net)
@@ -166,21 +150,13 @@ impl Target {
             }
             _ => "",
         };
-        format!(
-            "cannot connect to {} (connection {no}): {error}{hint}",
-            self.addr
-        )
+        format!("cannot connect to {} (connection {no}): {error}{hint}", self.addr)
     }
 
     /// On loopback the clients are spread over source addresses, for want of ports.
     fn source(&self, no: usize) -> Option<SocketAddr> {
         let block = no / PER_SOURCE;
         let spread = self.addr.ip().is_loopback() && self.addr.is_ipv4() && block > 0;
-        spread.then(|| {
-            SocketAddr::new(
-                IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + (block % 250) as u8)),
-                0,
-            )
-        })
+        spread.then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + (block % 250) as u8)), 0))
     }
 }

@@ -24,15 +24,7 @@ fn w1(fault: Fault) -> (Phase, Vec<&'static str>) {
         ticks += 1;
         ControlFlow::Continue(())
     };
-    pairs
-        .run(
-            400.0,
-            Duration::from_millis(100),
-            Duration::from_millis(500),
-            None,
-            &mut watch,
-        )
-        .unwrap();
+    pairs.run(400.0, Duration::from_millis(100), Duration::from_millis(500), None, &mut watch).unwrap();
     pairs.drain(Duration::from_millis(300)).unwrap();
     let phase = pairs.settled();
     let (flaws, ..) = pairs.finish();
@@ -43,14 +35,8 @@ fn w1(fault: Fault) -> (Phase, Vec<&'static str>) {
 fn a_good_server_has_figures() {
     let (phase, flaws) = w1(Fault::None);
     assert_eq!(flaws, [""; 0]);
-    assert_eq!(
-        (phase.sent, phase.accepted, phase.delivered),
-        (200, 200, 200)
-    );
-    assert_eq!(
-        (phase.ack.len(), phase.recv.len(), phase.lag.len()),
-        (200, 200, 200)
-    );
+    assert_eq!((phase.sent, phase.accepted, phase.delivered), (200, 200, 200));
+    assert_eq!((phase.ack.len(), phase.recv.len(), phase.lag.len()), (200, 200, 200));
     assert!(phase.aborted.is_none() && phase.refused.is_empty());
     let mut report = Report::new("w1");
     let figures = report.phase(&phase);
@@ -79,11 +65,7 @@ fn a_refusal_is_no_flaw_but_is_told() {
     let (phase, flaws) = w1(Fault::Refuses);
     assert_eq!(flaws, [""; 0]);
     assert_eq!(phase.refused.values().sum::<u64>(), 1);
-    assert!(
-        saturate::not_sustained(&phase, true)
-            .unwrap()
-            .contains("refused")
-    );
+    assert!(saturate::not_sustained(&phase, true).unwrap().contains("refused"));
     let mut report = Report::new("w1");
     report.phase(&phase);
     assert!(report.text().contains("1 messages were refused"));
@@ -92,34 +74,17 @@ fn a_refusal_is_no_flaw_but_is_told() {
 #[test]
 fn logins_that_fail_say_what_to_do() {
     let messages = Messages::new(random());
-    let refused = Pairs::start(&target(Fault::RefusesLogins), messages.clone(), 1, 10)
-        .err()
-        .unwrap();
+    let refused = Pairs::start(&target(Fault::RefusesLogins), messages.clone(), 1, 10).err().unwrap();
     assert!(refused.contains("--token-auth"), "{refused}");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let target = Target {
-        addr: nobody,
-        ..target(Fault::None)
-    };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let target = Target { addr: nobody, ..target(Fault::None) };
     let absent = Pairs::start(&target, messages, 1, 10).err().unwrap();
-    assert!(
-        absent.contains("wukongim run") && absent.contains("--self-host"),
-        "{absent}"
-    );
+    assert!(absent.contains("wukongim run") && absent.contains("--self-host"), "{absent}");
 }
 
 #[test]
 fn idle_connections_and_first_acks() {
-    let (messages, own) = (
-        Messages::new(random()),
-        Target {
-            process: Some(Process::own()),
-            ..target(Fault::None)
-        },
-    );
+    let (messages, own) = (Messages::new(random()), Target { process: Some(Process::own()), ..target(Fault::None) });
     let report = idle::run(&own, &messages, 100, Duration::from_millis(100)).unwrap();
     assert!(!report.failed() && report.json()["figures"]["user_bytes_per_connection"].is_number());
     let report = first_ack::run(&own, &messages, 50, 64).unwrap();
@@ -134,21 +99,13 @@ fn what_counts_as_sustained() {
     assert_eq!(saturate::not_sustained(&phase, true), None);
     let why = saturate::not_sustained(&phase, false).unwrap();
     assert!(why.contains("outstanding"));
-    let short = Phase {
-        sent: 1000,
-        ..phase.clone()
-    };
+    let short = Phase { sent: 1000, ..phase.clone() };
     let why = saturate::not_sustained(&short, true).unwrap();
     assert!(why.contains("1000 due"));
     let mut slow = phase.clone();
-    slow.recv
-        .record_n(2 * saturate::P99_MAX_US, 100)
-        .expect("in range");
+    slow.recv.record_n(2 * saturate::P99_MAX_US, 100).expect("in range");
     let why = saturate::not_sustained(&slow, true).unwrap();
     assert!(why.contains("P99 of RECV"));
-    let ended = Phase {
-        aborted: Some("too slow".into()),
-        ..phase
-    };
+    let ended = Phase { aborted: Some("too slow".into()), ..phase };
     assert_eq!(saturate::not_sustained(&ended, true).unwrap(), "too slow");
 }

@@ -23,12 +23,7 @@ pub fn verify(
     let mut api = target.api("--verify")?;
     let mut found = 0;
     for (index, (check, [from, to])) in (0..).zip(checks.iter().zip(names)) {
-        let mut stored = Stored {
-            index,
-            next_seq: 1,
-            next_no: 0,
-            count: 0,
-        };
+        let mut stored = Stored { index, next_seq: 1, next_no: 0, count: 0 };
         loop {
             let body = json!({
                 "login_uid": from.as_str(), "channel_id": to.as_str(), "channel_type": 1,
@@ -37,9 +32,7 @@ pub fn verify(
             let page = api.post("/channel/messagesync", &body);
             let page = page.map_err(|e| format!("POST /channel/messagesync: {e}"))?;
             let rows = page["messages"].as_array();
-            let rows = rows.ok_or_else(|| {
-                format!("POST /channel/messagesync answered without messages: {page}")
-            })?;
+            let rows = rows.ok_or_else(|| format!("POST /channel/messagesync answered without messages: {page}"))?;
             for row in rows {
                 stored.on_row(row, messages, check, flaws);
             }
@@ -62,31 +55,18 @@ struct Stored {
 
 impl Stored {
     fn on_row(&mut self, row: &Value, messages: &Messages, check: &PairCheck, flaws: &mut Flaws) {
-        let (name, seq) = (
-            row["client_msg_no"].as_str().unwrap_or(""),
-            row["message_seq"].as_u64().unwrap_or(0),
-        );
+        let (name, seq) = (row["client_msg_no"].as_str().unwrap_or(""), row["message_seq"].as_u64().unwrap_or(0));
         if seq != self.next_seq {
-            flaws.add("stored: gap", || {
-                format!(
-                    "{}: seq {seq} where {} belongs",
-                    check.name(),
-                    self.next_seq
-                )
-            });
+            flaws.add("stored: gap", || format!("{}: seq {seq} where {} belongs", check.name(), self.next_seq));
         }
         match messages.parse(name.as_bytes()) {
             Some((index, no)) if index == self.index && no < check.count() => {
                 if no < self.next_no {
-                    flaws.add("stored: twice or out of order", || {
-                        format!("{}: message {no}, seq {seq}", check.name())
-                    });
+                    flaws.add("stored: twice or out of order", || format!("{}: message {no}, seq {seq}", check.name()));
                 }
                 self.next_no = self.next_no.max(no + 1);
             }
-            _ => flaws.add("stored: foreign message", || {
-                format!("{}: '{name}', seq {seq}", check.name())
-            }),
+            _ => flaws.add("stored: foreign message", || format!("{}: '{name}', seq {seq}", check.name())),
         }
         self.next_seq = seq.max(self.next_seq) + 1;
         self.count += 1;
@@ -96,11 +76,7 @@ impl Stored {
         let (accepted, uncertain) = check.accepted();
         if !(accepted..=accepted + uncertain).contains(&self.count) {
             flaws.add("stored: count", || {
-                format!(
-                    "{}: {} stored, {accepted} accepted, {uncertain} uncertain",
-                    check.name(),
-                    self.count
-                )
+                format!("{}: {} stored, {accepted} accepted, {uncertain} uncertain", check.name(), self.count)
             });
         }
     }
@@ -118,22 +94,12 @@ mod tests {
         let mut check = PairCheck::new("a to b".into());
         for no in 0..accepted {
             check.sent(0);
-            let ack = SendAck {
-                reason: ReasonCode::SUCCESS,
-                message_seq: no + 1,
-                ..SendAck::default()
-            };
+            let ack = SendAck { reason: ReasonCode::SUCCESS, message_seq: no + 1, ..SendAck::default() };
             check.on_ack(no, &ack, &mut flaws);
         }
-        let mut stored = Stored {
-            index: 0,
-            next_seq: 1,
-            next_no: 0,
-            count: 0,
-        };
+        let mut stored = Stored { index: 0, next_seq: 1, next_no: 0, count: 0 };
         for (no, seq) in rows {
-            let row =
-                json!({ "client_msg_no": messages.name(0, *no).as_str(), "message_seq": seq });
+            let row = json!({ "client_msg_no": messages.name(0, *no).as_str(), "message_seq": seq });
             stored.on_row(&row, &messages, &check, &mut flaws);
         }
         stored.finish(&check, &mut flaws);
@@ -145,13 +111,7 @@ mod tests {
         assert_eq!(kinds(&[(0, 1), (1, 2), (2, 3)], 3), [""; 0]);
         assert_eq!(kinds(&[(0, 1), (1, 2)], 3), ["stored: count"]);
         assert_eq!(kinds(&[(0, 1), (1, 2), (2, 4)], 3), ["stored: gap"]);
-        assert_eq!(
-            kinds(&[(0, 1), (0, 2), (2, 3)], 3),
-            ["stored: twice or out of order"]
-        );
-        assert_eq!(
-            kinds(&[(0, 1), (1, 2), (7, 3)], 3),
-            ["stored: foreign message"]
-        );
+        assert_eq!(kinds(&[(0, 1), (0, 2), (2, 3)], 3), ["stored: twice or out of order"]);
+        assert_eq!(kinds(&[(0, 1), (1, 2), (7, 3)], 3), ["stored: foreign message"]);
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wukong_core::error::StoreFault;
 use wukong_core::ids::{Incarnation, NodeId, ShardId};
 use wukong_core::limits;
@@ -23,7 +23,9 @@ use wukong_core::limits;
 pub const SLOTS: u16 = 64;
 pub const SHARDS_MAX: u8 = 16;
 /// Beyond the core's own limit for a graceful stop: closing connections takes 2 s at most.
-const STOP_MARGIN: Duration = Duration::from_secs(3);
+const STOP_MARGIN: Duration = Duration::from_millis(2_500);
+/// Ending the threads and the last sync.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -91,11 +93,11 @@ impl Node {
         }
     }
 
-    /// Finishes what is owed, closes all connections and the store. Returns how many shards did not finish in time.
+    /// Finishes what is owed, closes all connections and the store.
     ///
     /// # Errors
     /// The store failed: what was not acknowledged may be lost.
-    pub async fn stop(self) -> Result<usize, StoreFault> {
+    pub async fn stop(self) -> Result<Stopped, StoreFault> {
         self.http_stop.send_replace(true);
         for inbox in &self.inboxes {
             inbox.control(Control::Stop);
@@ -106,20 +108,38 @@ impl Node {
             }
         };
         let in_time = tokio::time::timeout(limits::STOP_GRACE + STOP_MARGIN, stopped).await.is_ok();
-        let late = if in_time { 0 } else { self.states.iter().filter(|s| !s.borrow().stopped).count() };
         for inbox in &self.inboxes {
             inbox.control(Control::Exit);
         }
+        // On a thread of its own: a disk that hangs must not keep the process from ending.
+        let (done, closed) = oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = done.send(self.close());
+        });
+        match tokio::time::timeout(CLOSE, closed).await {
+            Ok(Ok(closed)) => closed.map(|()| if in_time { Stopped::Cleanly } else { Stopped::Owing }),
+            _ => Ok(Stopped::WithoutTheDisk),
+        }
+    }
+
+    fn close(self) -> Result<(), StoreFault> {
         for thread in self.shards {
             report_end("shard", thread);
         }
         report_end("HTTP", self.http);
-        // Nobody else holds it now: the HTTP thread, which had a clone for its metrics, has ended.
-        match Arc::try_unwrap(self.storage) {
-            Ok(storage) => storage.close().map(|()| late),
-            Err(_) => Ok(late),
-        }
+        // Nobody else holds it now: the HTTP thread, which had it for its metrics, has ended.
+        Arc::try_unwrap(self.storage).map_or(Ok(()), Storage::close)
     }
+}
+
+/// How a stop ended. What was acknowledged is on disk in every case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    Cleanly,
+    /// Some work was not finished in time; its senders do not know whether it was done.
+    Owing,
+    /// The disk did not answer.
+    WithoutTheDisk,
 }
 
 fn report_end(what: &str, thread: JoinHandle<io::Result<()>>) {

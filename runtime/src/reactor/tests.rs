@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes as WsBytes, Message};
 use wukong_core::api::{ApiAnswer, ApiRequest};
 use wukong_core::error::StoreFault;
-use wukong_core::event::mail::Mail;
+use wukong_core::event::mail::{Mail, WorkClass};
 use wukong_core::ids::{ConnId, OpId, ShardId};
 use wukong_core::note::Note;
 use wukong_core::store::{Load, WriteBatch};
@@ -42,6 +42,10 @@ struct Echo {
     stopped: bool,
 }
 
+fn mail(count: u32) -> Mail {
+    Mail::Credit { class: WorkClass::Admit, count }
+}
+
 impl Echo {
     fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {
         *self.owed.entry(conn.0).or_default() += bytes.len();
@@ -58,7 +62,7 @@ impl Echo {
             }
             b"!mail" => {
                 self.waits_for_mail.push_back(conn);
-                self.out.push_back(Output::Mail { to: ShardId(1 - self.shard.0), mail: Mail::Credit(7) });
+                self.out.push_back(Output::Mail { to: ShardId(1 - self.shard.0), mail: mail(7) });
             }
             b"!later" => {
                 self.due = Some(self.now.mono + Duration::from_millis(30));
@@ -102,8 +106,8 @@ impl Machine for Echo {
                 };
                 *self.closed.entry(name).or_default() += 1;
             }
-            Input::Mail { from, mail: Mail::Credit(7) } => {
-                self.out.push_back(Output::Mail { to: from, mail: Mail::Credit(8) });
+            Input::Mail { from, mail: Mail::Credit { count: 7, .. } } => {
+                self.out.push_back(Output::Mail { to: from, mail: mail(8) });
             }
             Input::Mail { .. } => {
                 if let Some(conn) = self.waits_for_mail.pop_front() {

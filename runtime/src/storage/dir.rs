@@ -114,13 +114,8 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("LOCK");
     let doing = || format!("lock {}", path.display());
     let mut options = File::options();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(OpenError::io(doing()))?;
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).open(&path).map_err(OpenError::io(doing()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -164,7 +159,9 @@ fn random() -> Result<u128, OpenError> {
 fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {
     let path = dir.join(IDENTITY);
     let bad = |why: String| OpenError::BadFile { path: path.clone(), why };
-    let Some(text) = file::read_sealed(&path)? else { return Ok(None) };
+    let Some(text) = file::read_sealed(&path)? else {
+        return Ok(None);
+    };
     let mut lines = text.lines();
     if lines.next() != Some(TITLE) {
         return Err(bad(format!("its first line is not \"{TITLE}\"")));

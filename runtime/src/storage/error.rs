@@ -87,7 +87,10 @@ impl fmt::Display for OpenError {
                     path.display()
                 )?;
                 match accept {
-                    Some(how) => write!(f, " Only if this node is alone and the loss of its newest messages is acceptable: {how}."),
+                    Some(how) => write!(
+                        f,
+                        " Only if this node is alone and the loss of its newest messages is acceptable: {how}."
+                    ),
                     None => Ok(()),
                 }
             }

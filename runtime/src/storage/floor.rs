@@ -43,13 +43,8 @@ impl Floor {
         let new = !path.exists();
         let doing = || format!("open {}", path.display());
         let mut options = File::options();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(OpenError::io(doing()))?;
+        let file =
+            options.read(true).write(true).create(true).truncate(false).open(path).map_err(OpenError::io(doing()))?;
         let mut floor =
             Self { file, path: path.to_path_buf(), seq: 0, next: 0, unsynced: false, synced_at: Instant::now() };
         if new {

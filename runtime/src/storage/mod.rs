@@ -5,7 +5,6 @@
 //! it; after the first failed write or sync nothing is promised any more.
 //!
 //! Not built under madsim: there the simulator's disk takes its place.
-#![cfg(not(madsim))]
 
 mod check;
 mod dir;

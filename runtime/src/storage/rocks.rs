@@ -3,8 +3,8 @@
 use super::check::file_limit;
 use super::options::StorageOptions;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode, Env,
-    ErrorKind, Options, UniversalCompactOptions, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, Env, ErrorKind, Options, UniversalCompactOptions, WriteOptions,
 };
 use std::path::Path;
 use wukong_core::error::StoreFault;
@@ -87,7 +87,8 @@ impl Rocks {
 
     pub fn gauges(&self) -> RocksGauges {
         // A property that is not there reads as 0: these numbers are for people.
-        let of = |family, name: &str| self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0);
+        let of =
+            |family, name: &str| self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0);
         let sum = |name: &str| Family::ALL.into_iter().map(|family| of(family, name)).sum::<u64>();
         RocksGauges {
             block_cache_bytes: of(Family::Log, "rocksdb.block-cache-usage"),

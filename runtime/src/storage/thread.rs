@@ -53,7 +53,12 @@ impl Storage {
     ///
     /// # Errors
     /// The data is damaged, or cannot be opened.
-    pub fn start(dir: DataDir, shards: u8, options: StorageOptions, sink: Sink) -> Result<(Self, Vec<ShardStore>), OpenError> {
+    pub fn start(
+        dir: DataDir,
+        shards: u8,
+        options: StorageOptions,
+        sink: Sink,
+    ) -> Result<(Self, Vec<ShardStore>), OpenError> {
         let (rocks, floor) = open(&dir, &options)?;
         let shared = Arc::new(Shared {
             rocks,
@@ -130,7 +135,10 @@ fn open(dir: &DataDir, options: &StorageOptions) -> Result<(Rocks, Floor), OpenE
     let latest = rocks.latest_seq();
     floor.check(&db, latest)?;
     if new_floor && latest > 0 {
-        tracing::warn!(latest, "there was no floor file: a loss of acknowledged data before now would not have been noticed");
+        tracing::warn!(
+            latest,
+            "there was no floor file: a loss of acknowledged data before now would not have been noticed"
+        );
     }
     tracing::info!(
         path = %db.display(), latest, floor = floor.seq(), wal_files = report.files, wal_bytes = report.bytes, cut = report.cut,
@@ -164,7 +172,9 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         loop {
             let hold = if self.failed.is_some() { Duration::ZERO } else { shared.options.lazy_hold };
-            let Some(round) = shared.queue.take(hold, &shared.stats) else { break };
+            let Some(round) = shared.queue.take(hold, &shared.stats) else {
+                break;
+            };
             let outcome = self.round(&round);
             self.complete(round, outcome);
             self.release_loads();

@@ -20,7 +20,7 @@ struct View<'a> {
     /// A single query is consistent by itself; only several need a snapshot.
     snapshot: Option<SnapshotWithThreadMode<'a, DB>>,
     inline: bool,
-    /// An inline view met something that is not in memory.
+    /// An inline view met something that is not in memory: the answer is thrown away, so the rest of it is not read.
     incomplete: Cell<bool>,
 }
 
@@ -49,6 +49,9 @@ impl View<'_> {
 
 impl Snapshot for View<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        if self.incomplete.get() {
+            return Err(StoreFault::Io);
+        }
         let family = self.rocks.family(family);
         match self.rocks.db().get_pinned_cf_opt(family, key, &self.options()) {
             Ok(value) => Ok(value.map(|v| Bytes::copy_from_slice(&v))),
@@ -64,6 +67,9 @@ impl Snapshot for View<'_> {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreFault> {
+        if self.incomplete.get() {
+            return Err(StoreFault::Io);
+        }
         if from >= to {
             return Ok(());
         }
@@ -71,7 +77,11 @@ impl Snapshot for View<'_> {
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
         let mut rows = self.rocks.db().raw_iterator_cf_opt(self.rocks.family(family), options);
-        if reverse { rows.seek_to_last() } else { rows.seek_to_first() }
+        if reverse {
+            rows.seek_to_last()
+        } else {
+            rows.seek_to_first()
+        }
         while let Some((key, value)) = rows.item() {
             if !visit(key, value) {
                 return Ok(());

@@ -56,7 +56,12 @@ fn child(binary: &Path, what: &What, hash: u64, print: Option<(u64, u64)>) -> Re
     }
     let out = command.output().map_err(|e| format!("{}: {e}", binary.display()))?;
     if !out.status.success() {
-        return Err(format!("{} ended with {}: {}", binary.display(), out.status, String::from_utf8_lossy(&out.stderr)));
+        return Err(format!(
+            "{} ended with {}: {}",
+            binary.display(),
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        ));
     }
     Ok(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect())
 }

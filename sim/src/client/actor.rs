@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::clock::{MS, SEC};
-use crate::history::{Call, IntentIx, Intent, LinkIx, UserIx, Wrong};
+use crate::history::{Call, Intent, IntentIx, LinkIx, UserIx, Wrong};
 use crate::machine::Machine;
 use crate::rng::Rng;
 use crate::scenario::Population;
@@ -14,11 +14,19 @@ use bytes::{BufMut, Bytes};
 use wukong_core::Input;
 use wukong_core::api::{ApiRequest, ConversationSync, MessageSync};
 use wukong_core::ids::CallId;
-use wukong_proto::{Connect, Disconnect, Flags, Send, Setting, Text, encode_connect, encode_disconnect, encode_ping, encode_send};
+use wukong_proto::{
+    Connect, Disconnect, Flags, Send, Setting, Text, encode_connect, encode_disconnect, encode_ping, encode_send,
+};
 
 /// Breaks of the protocol, each closing the connection (wire-protocol 10).
-const GARBAGE: [&[u8]; 6] =
-    [&[0x00, 0x00], &[0xD0, 0x01, 0x00], &[0x30, 0x00], &[0x30, 0x80, 0x80, 0x80, 0x80], &[0x60, 0x0B, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0x20, 0x00]];
+const GARBAGE: [&[u8]; 6] = [
+    &[0x00, 0x00],
+    &[0xD0, 0x01, 0x00],
+    &[0x30, 0x00],
+    &[0x30, 0x80, 0x80, 0x80, 0x80],
+    &[0x60, 0x0B, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    &[0x20, 0x00],
+];
 
 impl<M: Machine> World<M> {
     /// A device of a population wakes up.
@@ -107,7 +115,8 @@ impl<M: Machine> World<M> {
             // The key and the channel of something sent before.
             let known = &self.history.intents;
             let earlier = d.sent.iter().rev().map(|i| &known[*i as usize]);
-            let earlier = earlier.take(20).find(|i| i.wrong == Wrong::Nothing && !i.no.is_empty() && i.channel.is_some());
+            let earlier =
+                earlier.take(20).find(|i| i.wrong == Wrong::Nothing && !i.no.is_empty() && i.channel.is_some());
             match earlier {
                 Some(e) => {
                     key = e.no.clone();
@@ -214,7 +223,8 @@ impl<M: Machine> World<M> {
             self.come_back(device);
             return;
         };
-        let wrong_token = self.sc.node.tokens && self.devices[device as usize].rng.chance(50);
+        let wrong_token =
+            self.sc.node.tokens && self.phase == Phase::Active && self.devices[device as usize].rng.chance(50);
         let client_timestamp = self.wall_ms() as i64;
         let d = &mut self.devices[device as usize];
         d.state = State::Connecting(link);
@@ -265,6 +275,10 @@ impl<M: Machine> World<M> {
     /// A call of the business backend.
     pub(crate) fn call(&mut self, request: ApiRequest, anywhere: bool, channels: Vec<u32>) {
         if !self.is_up() {
+            if let ApiRequest::SetToken { uid, token, device_flag, .. } = request {
+                let user = self.history.user(&uid);
+                self.token_due(user, device_flag, token);
+            }
             return;
         }
         let shards = self.shards_up();
@@ -304,7 +318,16 @@ impl<M: Machine> World<M> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn messages(&mut self, user: UserIx, peer: UserIx, start: u64, end: u64, limit: i64, up: bool, anywhere: bool) {
+    pub(crate) fn messages(
+        &mut self,
+        user: UserIx,
+        peer: UserIx,
+        start: u64,
+        end: u64,
+        limit: i64,
+        up: bool,
+        anywhere: bool,
+    ) {
         let channel = self.history.channel(user, peer);
         let request = ApiRequest::MessageSync(MessageSync {
             login_uid: self.history.users[user as usize].clone(),

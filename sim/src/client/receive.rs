@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::clock::{MS, SEC};
-use crate::history::{IntentIx, LinkIx, Wrong};
+use crate::history::{IntentIx, LinkIx, UserIx, Wrong};
 use crate::machine::Machine;
 use crate::world::net::Mark;
 use crate::world::{Event, Phase, World};
@@ -119,22 +119,26 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// A call was answered; a token call that failed is made again, because devices use the token already.
+    /// A call was answered; a token call that failed or was lost is made again, because devices use the token already.
     pub(crate) fn call_ends(&mut self, call: CallId) {
         use wukong_core::api::{ApiAnswer, ApiRequest};
         let c = &self.history.calls[call.0 as usize];
-        if let (ApiRequest::SetToken { uid, token, device_flag, .. }, Some(ApiAnswer::Refused(_))) =
+        if let (ApiRequest::SetToken { uid, token, device_flag, .. }, Some(ApiAnswer::Refused(_)) | None) =
             (&c.request, &c.answer)
         {
             let (uid, token, flag): (Text, Text, u8) = (uid.clone(), token.clone(), *device_flag);
             let user = self.history.user(&uid);
             let current = self.devices.iter().any(|d| d.user == user && d.flag == flag && d.token == token);
             if current {
-                let index = self.tokens_due.len() as u32;
-                self.tokens_due.push((user, flag, token));
-                self.later(500 * MS, Event::Token { index });
+                self.token_due(user, flag, token);
             }
         }
+    }
+
+    pub(crate) fn token_due(&mut self, user: UserIx, flag: u8, token: Text) {
+        let index = self.tokens_due.len() as u32;
+        self.tokens_due.push((user, flag, token));
+        self.later(500 * MS, Event::Token { index });
     }
 
     pub(crate) fn token_again(&mut self, index: u32) {

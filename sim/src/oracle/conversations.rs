@@ -7,7 +7,8 @@ use wukong_core::api::{ApiAnswer, ApiRequest, Conversation, ConversationSync};
 pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
     let mut judged = 0;
     for call in &h.calls {
-        let (ApiRequest::ConversationSync(q), Some(ApiAnswer::Conversations(list))) = (&call.request, &call.answer) else {
+        let (ApiRequest::ConversationSync(q), Some(ApiAnswer::Conversations(list))) = (&call.request, &call.answer)
+        else {
             continue;
         };
         judged += 1;
@@ -51,7 +52,11 @@ fn row(h: &History, logs: &Logs, call: &Call, q: &ConversationSync, c: &Conversa
     // An own message that was on its way while the answer was made may count as written: then all is read.
     let on_its_way = high > last;
     let right = (c.unread, c.read_to) == (last - own, own) || (on_its_way && (c.unread, c.read_to) == (0, last));
-    if right { Ok(()) } else { Err(format!("unread {} read to {}, expected {} and {own}", c.unread, c.read_to, last - own)) }
+    if right {
+        Ok(())
+    } else {
+        Err(format!("unread {} read to {}, expected {} and {own}", c.unread, c.read_to, last - own))
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +69,11 @@ mod tests {
         let mut h = history(&[]);
         let uid = Text::from("b");
         h.calls.push(Call {
-            request: ApiRequest::ConversationSync(ConversationSync { uid, msg_count: 2, ..ConversationSync::default() }),
+            request: ApiRequest::ConversationSync(ConversationSync {
+                uid,
+                msg_count: 2,
+                ..ConversationSync::default()
+            }),
             began: 0,
             ended: Some(1),
             answer: Some(ApiAnswer::Conversations(rows)),
@@ -80,14 +89,8 @@ mod tests {
         let stored_id = history(&[]).channels[0].key.id.clone();
         let mut recents = log(3).remove(0)[1..].to_vec();
         recents.reverse();
-        let good = Conversation {
-            channel_id: Text::from("a"),
-            stored_id,
-            channel_type: 1,
-            unread: 3,
-            read_to: 0,
-            recents,
-        };
+        let good =
+            Conversation { channel_id: Text::from("a"), stored_id, channel_type: 1, unread: 3, read_to: 0, recents };
         assert_eq!(check(&asked(vec![good.clone()]), &log(3)), Ok(1));
         assert_eq!(check(&asked(vec![]), &log(3)).unwrap_err().invariant, "INV-36");
         for bad in [Conversation { unread: 2, ..good.clone() }, Conversation { channel_id: Text::from("b"), ..good }] {

@@ -51,7 +51,10 @@ pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
             judged += 1;
             if !received.contains(&(*link, channel, seq)) {
                 let name = h.show_channel(channel);
-                let what = format!("{name} seq {seq} (intent {intent}), stored at {at}, was never written to {}", h.show_link(*link));
+                let what = format!(
+                    "{name} seq {seq} (intent {intent}), stored at {at}, was never written to {}",
+                    h.show_link(*link)
+                );
                 return broken("INV-14", at, what);
             }
         }

@@ -19,7 +19,9 @@ pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
             Event::Phantom { what, .. } => return broken("INV-6", *at, format!("a log row holds {what}")),
             Event::EarlyDistributed { channel, distributed, in_flight } => {
                 let name = h.show_channel(*channel);
-                let what = format!("{name}: distributed {distributed} was written while the push of {in_flight} was on its way");
+                let what = format!(
+                    "{name}: distributed {distributed} was written while the push of {in_flight} was on its way"
+                );
                 return broken("INV-14", *at, what);
             }
             _ => {}

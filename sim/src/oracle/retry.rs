@@ -35,7 +35,11 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
                     return broken("INV-18", *at, format!("{}: transmission {}", name(), t.times));
                 }
                 if t.times > 1 && at + slack < t.last + EVERY {
-                    return broken("INV-18", *at, format!("{}: repeated after {} ms", name(), (at - t.last) / 1_000_000));
+                    return broken(
+                        "INV-18",
+                        *at,
+                        format!("{}: repeated after {} ms", name(), (at - t.last) / 1_000_000),
+                    );
                 }
                 if t.acked.is_some_and(|acked| *at > acked + slack) {
                     return broken("INV-18", *at, format!("{}: repeated after its RECVACK was processed", name()));

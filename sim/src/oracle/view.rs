@@ -15,7 +15,12 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
         };
         judged += 1;
         let invariant = if wrong.has(CRYPTO) { "INV-21" } else { "INV-20" };
-        let view = Wrongs::CHANNEL_ID | Wrongs::FROM_UID | Wrongs::TIMESTAMP | Wrongs::FLAGS | Wrongs::UNASKED | Wrongs::NOT_FOR_USER;
+        let view = Wrongs::CHANNEL_ID
+            | Wrongs::FROM_UID
+            | Wrongs::TIMESTAMP
+            | Wrongs::FLAGS
+            | Wrongs::UNASKED
+            | Wrongs::NOT_FOR_USER;
         if wrong.has(CRYPTO | view) {
             return broken(invariant, *at, format!("{what} to {}: {} ({event:?})", h.show_link(link), wrong.names()));
         }

@@ -64,11 +64,16 @@ pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
                 && (page.more || !beyond(q, last, expected))
         };
         if !(low..=high.max(low)).any(fits) {
-            let what = format!("{name}: {q:?} answered {seqs:?} more={} with the log between {low} and {high}", page.more);
+            let what =
+                format!("{name}: {q:?} answered {seqs:?} more={} with the log between {low} and {high}", page.more);
             return broken("INV-35", at, what);
         }
         if !call.durable {
-            return broken("INV-38", at, format!("{name}: a read returned what a crash could still take back: {seqs:?}"));
+            return broken(
+                "INV-38",
+                at,
+                format!("{name}: a read returned what a crash could still take back: {seqs:?}"),
+            );
         }
         let log = logs.get(channel as usize).map(Vec::as_slice).unwrap_or_default();
         for m in &page.messages {

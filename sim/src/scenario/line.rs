@@ -46,8 +46,11 @@ impl Value for Span {
     }
 
     fn show(&self) -> String {
-        let (unit, scale) =
-            UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)).unwrap_or(&UNITS[0]);
+        let (unit, scale) = UNITS
+            .iter()
+            .rev()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+            .unwrap_or(&UNITS[0]);
         format!("{}{unit}", self.0 / scale)
     }
 }
@@ -154,7 +157,9 @@ mod tests {
 
     #[test]
     fn spans_use_the_largest_exact_unit() {
-        for (ns, text) in [(0, "0ns"), (1_500, "1500ns"), (2_000, "2us"), (3_000_000_000, "3s"), (1_500_000_000, "1500ms")] {
+        for (ns, text) in
+            [(0, "0ns"), (1_500, "1500ns"), (2_000, "2us"), (3_000_000_000, "3s"), (1_500_000_000, "1500ms")]
+        {
             assert_eq!(Span(ns).show(), text);
             assert_eq!(Span::parse(text), Ok(Span(ns)));
         }

@@ -19,7 +19,7 @@ pub fn generate(seed: u64, events: u64) -> Scenario {
     let mut s = Scenario {
         seed,
         node: node(&mut rng),
-        time: timing(&mut rng),
+        time: timing(&mut rng, think),
         run: Run {
             length: Span(length),
             events,
@@ -47,11 +47,13 @@ fn node(rng: &mut Rng) -> Node {
     }
 }
 
-fn timing(rng: &mut Rng) -> Timing {
+fn timing(rng: &mut Rng, think: u64) -> Timing {
+    // Slow reads under a load of hundreds of SENDs a second are an overload that nobody recovers from: scenarios/open.
+    let slow_reads = if think >= 500 * MS { (MS, 20 * MS) } else { (20 * US, 2 * MS) };
     Timing {
         net: *rng.pick(&[(200 * US, 5 * MS), (50 * US, 300 * US), (5 * MS, 200 * MS)]),
         mail: *rng.pick(&[(US, 50 * US), (US, 2 * MS), (100 * US, 20 * MS)]),
-        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), (MS, 20 * MS)]),
+        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), slow_reads]),
         sync: *rng.pick(&[(100 * US, 3 * MS), (20 * US, 200 * US), (5 * MS, 80 * MS)]),
         turn: *rng.pick(&[(0, 20 * US), (0, 0), (10 * US, 2 * MS)]),
         inputs: *rng.pick(&[1, 4, 16, 128]),
@@ -111,7 +113,10 @@ fn faults(rng: &mut Rng, length: u64, shards: u8) -> Vec<Fault> {
             if kind == Kind::Jump && fields.by < 0 && rng.chance(500) {
                 let at = Span(fields.at.0 + rng.between(0, 300) * MS);
                 let down = Span(rng.between(1, 50) * MS);
-                faults.push(Fault { kind: Kind::Crash, fields: Fields { at, down, keep: Keep::All, ..Fields::default() } });
+                faults.push(Fault {
+                    kind: Kind::Crash,
+                    fields: Fields { at, down, keep: Keep::All, ..Fields::default() },
+                });
             }
             faults.push(Fault { kind, fields });
         }

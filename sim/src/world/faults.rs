@@ -25,7 +25,10 @@ impl<M: Machine> World<M> {
                     self.later(9 * SEC, Event::Exit { life });
                 }
             }
-            Kind::Stall => self.storage.stall_until = until,
+            Kind::Stall => {
+                self.storage.stall_until = self.storage.stall_until.max(until);
+                self.history.stall_max += f.span.0;
+            }
             Kind::Slow => {
                 self.storage.slow_until = until;
                 self.storage.slow_by = f.by.unsigned_abs() * MS;
@@ -38,7 +41,8 @@ impl<M: Machine> World<M> {
                 self.seen.clock_back += u64::from(f.by < 0);
             }
             Kind::Pause => {
-                self.history.pause_max = self.history.pause_max.max(f.span.0);
+                // Pauses may overlap and follow each other: their sum is the safe bound.
+                self.history.pause_max += f.span.0;
                 let shards = self.shards_up();
                 for shard in (0..shards).filter(|s| f.shard == 255 || *s == f.shard) {
                     self.pause(shard, until);

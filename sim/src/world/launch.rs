@@ -9,8 +9,8 @@ use crate::heap::Heap;
 use crate::history::{History, UserIx};
 use crate::machine::Machine;
 use crate::rng::Rng;
-use crate::scenario::{Population, Scenario};
 use crate::scenario::fault::Kind;
+use crate::scenario::{Population, Scenario};
 use std::collections::BTreeMap;
 use wukong_proto::Text;
 
@@ -125,8 +125,9 @@ impl<M: Machine> World<M> {
         for (u, user) in users.iter().enumerate() {
             // Neighbours on a ring, so that both sides of a channel speak.
             let n = users.len();
-            let peers: Vec<UserIx> =
-                (1..=p.peers as usize).map(|d| users[(u + d.div_ceil(2) * if d % 2 == 0 { n - 1 } else { 1 }) % n]).collect();
+            let peers: Vec<UserIx> = (1..=p.peers as usize)
+                .map(|d| users[(u + d.div_ceil(2) * if d % 2 == 0 { n - 1 } else { 1 }) % n])
+                .collect();
             for dev in 0..rng.between(1, u64::from(p.devices.max(1))) {
                 let flag = if rng.chance(500) { dev as u8 % 3 } else { 0 };
                 let version = *rng.pick(&[1, 2, 3, 4, 5, 5, 5, 6, 6]);

@@ -31,37 +31,91 @@ use wukong_core::{Completion, Input};
 #[derive(Debug)]
 pub enum Event {
     /// A shard handles what arrived.
-    Turn { shard: u8, life: u64 },
+    Turn {
+        shard: u8,
+        life: u64,
+    },
     /// `poll_timeout` has passed.
-    Wake { shard: u8, life: u64 },
+    Wake {
+        shard: u8,
+        life: u64,
+    },
     /// An input arrives at a shard.
-    Arrive { shard: u8, life: u64, input: Input },
+    Arrive {
+        shard: u8,
+        life: u64,
+        input: Input,
+    },
     /// A load is answered from the disk as it is then.
-    LoadDone { shard: u8, life: u64, op: OpId, load: Load },
-    SyncDone { life: u64 },
-    LazySync { life: u64 },
+    LoadDone {
+        shard: u8,
+        life: u64,
+        op: OpId,
+        load: Load,
+    },
+    SyncDone {
+        life: u64,
+    },
+    LazySync {
+        life: u64,
+    },
     /// The head of a stream arrives at the server, or at the client.
-    Up { link: LinkIx },
-    Down { link: LinkIx },
+    Up {
+        link: LinkIx,
+    },
+    Down {
+        link: LinkIx,
+    },
     /// The kernel took bytes.
-    Credit { link: LinkIx },
+    Credit {
+        link: LinkIx,
+    },
     /// The server closes what the core asked for.
-    ServerClose { link: LinkIx },
+    ServerClose {
+        link: LinkIx,
+    },
     /// A device does something of its own accord.
-    Act { device: u32, life: u32 },
+    Act {
+        device: u32,
+        life: u32,
+    },
     /// A device connects if it still wants to.
-    Reconnect { device: u32, life: u32 },
-    Ping { device: u32, link: LinkIx },
-    Step { index: u32 },
-    Token { index: u32 },
-    Again { device: u32, intent: crate::history::IntentIx },
-    Fault { index: u32, ends: bool },
+    Reconnect {
+        device: u32,
+        life: u32,
+    },
+    Ping {
+        device: u32,
+        link: LinkIx,
+    },
+    Step {
+        index: u32,
+    },
+    Token {
+        index: u32,
+    },
+    Again {
+        device: u32,
+        intent: crate::history::IntentIx,
+    },
+    Fault {
+        index: u32,
+        ends: bool,
+    },
     /// The armed crash waited long enough.
-    CrashNow { arm: u64 },
+    CrashNow {
+        arm: u64,
+    },
     /// The process exits (after a halt or a stop) or starts.
-    Exit { life: u64 },
-    Boot { life: u64 },
-    Check { phase: u8 },
+    Exit {
+        life: u64,
+    },
+    Boot {
+        life: u64,
+    },
+    Check {
+        phase: u8,
+    },
 }
 
 /// How a run is observed.

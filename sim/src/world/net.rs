@@ -1,8 +1,8 @@
 //! Streams between clients and shards: first in first out, cut anywhere, slow, broken, or not read.
 
 use super::{Event, World};
-use crate::clock::{MS, SEC};
 use crate::client::session::Session;
+use crate::clock::{MS, SEC};
 use crate::history::{Event as Happened, IntentIx, LinkInfo, LinkIx};
 use crate::machine::Machine;
 use bytes::{Bytes, BytesMut};

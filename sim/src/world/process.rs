@@ -125,7 +125,8 @@ impl<M: Machine> World<M> {
 
     fn seed_of(&self, shard: u8, life: u64) -> Seed {
         let mut keys = crate::rng::Rng::fork(self.sc.seed, "keys", life << 8 | u64::from(shard));
-        let mut jitter = crate::rng::Rng::fork(self.sc.seed ^ self.sc.node.hash, "jitter", life << 8 | u64::from(shard));
+        let mut jitter =
+            crate::rng::Rng::fork(self.sc.seed ^ self.sc.node.hash, "jitter", life << 8 | u64::from(shard));
         Seed { keys: keys.bytes32(), jitter: jitter.bytes32() }
     }
 
@@ -206,11 +207,7 @@ impl<M: Machine> World<M> {
         while left > 0 {
             let seat = &mut self.process.seats[ix];
             let wants = seat.machine.wants_input();
-            let input = if wants && !seat.held.is_empty() {
-                seat.held.pop_front()
-            } else {
-                seat.inbox.pop_front()
-            };
+            let input = if wants && !seat.held.is_empty() { seat.held.pop_front() } else { seat.inbox.pop_front() };
             let Some(input) = input else { break };
             if !wants && gated(&input) {
                 seat.held.push_back(input);

@@ -78,9 +78,8 @@ impl<M: Machine> World<M> {
     }
 
     fn check_settled(&mut self) {
-        let waits = |d: &&Device| {
-            d.wanted && (!matches!(d.state, State::Active(_)) || !d.pending.is_empty() || d.again > 0)
-        };
+        let waits =
+            |d: &&Device| d.wanted && (!matches!(d.state, State::Active(_)) || !d.pending.is_empty() || d.again > 0);
         let waiting = self.devices.iter().filter(waits).count();
         if waiting == 0 && self.is_up() && !self.process.stopping {
             self.quiet.settled = true;
@@ -97,7 +96,11 @@ impl<M: Machine> World<M> {
             });
             self.violation(
                 "INV-50",
-                format!("{waiting} devices still wait {} s after faults ended; {up}; {}", SETTLE_MAX / SEC, example.unwrap_or_default()),
+                format!(
+                    "{waiting} devices still wait {} s after faults ended; {up}; {}",
+                    SETTLE_MAX / SEC,
+                    example.unwrap_or_default()
+                ),
             );
             self.phase = Phase::Over;
             return;
@@ -130,7 +133,8 @@ impl<M: Machine> World<M> {
             self.later(SEC, Event::Check { phase: 3 });
             return;
         }
-        let bad = calls.iter().find(|c| !matches!(c.answer, Some(ApiAnswer::Messages(_) | ApiAnswer::Conversations(_))));
+        let bad =
+            calls.iter().find(|c| !matches!(c.answer, Some(ApiAnswer::Messages(_) | ApiAnswer::Conversations(_))));
         let bad = bad.map(|c| format!("a read in the quiet phase was not served: {:?} -> {:?}", c.request, c.answer));
         self.quiet.read = bad.is_none();
         if let Some(what) = bad {
@@ -146,8 +150,12 @@ impl<M: Machine> World<M> {
     fn check_left(&mut self) {
         let life = self.life();
         let open = self.links.iter().filter(|l| l.life == life && l.server_open).count();
-        let mut users: Vec<u32> = self.links.iter().filter(|l| l.life == life && l.server_open && l.connected && !l.closing)
-            .map(|l| self.devices[l.device as usize].user).collect();
+        let mut users: Vec<u32> = self
+            .links
+            .iter()
+            .filter(|l| l.life == life && l.server_open && l.connected && !l.closing)
+            .map(|l| self.devices[l.device as usize].user)
+            .collect();
         users.sort_unstable();
         users.dedup();
         let looks = self.looks();
@@ -160,16 +168,24 @@ impl<M: Machine> World<M> {
             self.violation("INV-41", format!("{online} users count as online, {} are connected", users.len()));
         }
         if channels != 0 {
-            self.violation("INV-41", format!("{channels} channels are in memory {} s after the last message", LONG / SEC));
+            self.violation(
+                "INV-41",
+                format!("{channels} channels are in memory {} s after the last message", LONG / SEC),
+            );
         }
         for channel in 0..self.history.channels.len() as u32 {
-            let Some(head) = super::truth::head(&self.storage.disk, &self.history, self.sc.node.slots, channel) else { continue };
+            let Some(head) = super::truth::head(&self.storage.disk, &self.history, self.sc.node.slots, channel) else {
+                continue;
+            };
             let (_, last) = self.bounds(channel);
             if head.end.index != last || head.hw != last || head.distributed != last {
                 let name = self.history.show_channel(channel);
                 self.violation(
                     "INV-14",
-                    format!("{name}: settled at {last}, its head row says end {} hw {} distributed {}", head.end.index, head.hw, head.distributed),
+                    format!(
+                        "{name}: settled at {last}, its head row says end {} hw {} distributed {}",
+                        head.end.index, head.hw, head.distributed
+                    ),
                 );
             }
         }

@@ -6,8 +6,8 @@ use crate::history::{Event as Happened, LinkIx, Wrong, Wrongs};
 use crate::machine::Machine;
 use crate::scenario::fault::Of;
 use bytes::Bytes;
-use wukong_core::ids::{CallId, ConnId};
 use wukong_core::api::ApiAnswer;
+use wukong_core::ids::{CallId, ConnId};
 use wukong_core::output::Frames;
 use wukong_proto::{ConnAck, Frame, ReasonCode, SendAck, decode_one};
 
@@ -145,7 +145,9 @@ impl<M: Machine> World<M> {
             match channel {
                 Some(channel) if !matches!(conflict, Wrong::Signature) => {
                     let record = self.judge_row(channel, ack.message_seq, ack.message_id, &mut wrong);
-                    if record.is_some_and(|r| r.client_msg_no != no || r.from_uid != self.history.users[i_from(self, intent)]) {
+                    if record.is_some_and(|r| {
+                        r.client_msg_no != no || r.from_uid != self.history.users[i_from(self, intent)]
+                    }) {
                         wrong.0 |= Wrongs::OTHER_ROW;
                     }
                     if ack.message_seq == 1 && !self.members_stand(channel) {
@@ -196,13 +198,16 @@ impl<M: Machine> World<M> {
         self.call_ends(call);
     }
 
-    /// The process died: calls in flight were lost.
+    /// The process died: calls in flight were lost. Token calls are made again: devices use the token already.
     pub(super) fn lose_calls(&mut self) {
-        for c in self.history.calls.iter_mut().rev().take(5_000) {
-            if c.ended.is_none() {
+        let mut lost = Vec::new();
+        for (i, c) in self.history.calls.iter_mut().enumerate().rev().take(5_000) {
+            if c.ended.is_none() && !c.lost {
                 c.lost = true;
+                lost.push(CallId(i as u64));
             }
         }
+        lost.into_iter().for_each(|call| self.call_ends(call));
     }
 }
 

@@ -63,7 +63,8 @@ pub fn log_of(disk: &Disk, history: &History, slots: u16, channel: ChannelIx) ->
     disk.rows(Family::Log, &from, &to)
         .map(|(k, row)| {
             let seq = keys::parse_log_seq(k).unwrap_or_default();
-            Record::decode(seq, &row.value).map_err(|_| format!("{}: row {seq} is damaged", history.show_channel(channel)))
+            Record::decode(seq, &row.value)
+                .map_err(|_| format!("{}: row {seq} is damaged", history.show_channel(channel)))
         })
         .collect()
 }
@@ -116,7 +117,8 @@ impl<M: Machine> World<M> {
             let uid = &self.history.users[*u as usize];
             let slot = slot_of(uid, self.sc.node.slots);
             let row = self.storage.disk.row(Family::Meta, &keys::membership(slot, uid, &c.key));
-            row.and_then(|r| Membership::decode(&r.value).ok()).is_some_and(|m| m.live) || self.entry_stands(slot, uid, channel)
+            row.and_then(|r| Membership::decode(&r.value).ok()).is_some_and(|m| m.live)
+                || self.entry_stands(slot, uid, channel)
         })
     }
 

@@ -77,16 +77,23 @@ fn a_load_is_one_consistent_view() {
         };
         // Short ones in the reactor, long ones in a reader.
         for round in 0..600 {
-            let queries = if round % 4 == 0 { [vec![a.clone(); 200], vec![b.clone()]].concat() } else { vec![a.clone(), b.clone()] };
+            let queries = if round % 4 == 0 {
+                [vec![a.clone(); 200], vec![b.clone()]].concat()
+            } else {
+                vec![a.clone(), b.clone()]
+            };
             world.ops += 1;
             let op = OpId(1 << 32 | world.ops);
             let done = world.shards[0].load(op, Load { queries });
-            let Completion::Loaded(Ok(found)) = done.unwrap_or_else(|| world.seen.get(ShardId(1), op)) else { panic!("no answer") };
+            let Completion::Loaded(Ok(found)) = done.unwrap_or_else(|| world.seen.get(ShardId(1), op)) else {
+                panic!("no answer")
+            };
             let values: Vec<_> = found
                 .into_iter()
                 .flat_map(|f| match f {
                     Found::Point(value) => value,
                     Found::Page { rows, .. } => rows.into_iter().next().map(|(_, value)| value),
+                    other => panic!("{other:?}"),
                 })
                 .collect();
             assert!(values.iter().all(|v| *v == values[0]), "{values:?}");

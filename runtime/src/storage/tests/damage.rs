@@ -128,7 +128,15 @@ fn a_torn_tail_is_cut_off() {
     zeros_inside[300..].fill(0);
     // Longer than a block: its first part is whole, the second one is not.
     let long = first_part(32 * 1024 - bytes.len() % (32 * 1024) - 7);
-    let tails = [vec![0x55; 3], record[..300].to_vec(), zeros_inside, vec![0; 5_000], vec![0; 100_000], long.clone(), [long, vec![7; 500]].concat()];
+    let tails = [
+        vec![0x55; 3],
+        record[..300].to_vec(),
+        zeros_inside,
+        vec![0; 5_000],
+        vec![0; 100_000],
+        long.clone(),
+        [long, vec![7; 500]].concat(),
+    ];
     for (n, tail) in tails.into_iter().enumerate() {
         let case = Scratch::new();
         copy(&scratch, &case);
@@ -164,7 +172,8 @@ fn damage_in_the_middle_is_refused_and_left_alone() {
         start(&other).unwrap().close().unwrap();
         fs::read(other.join("floor")).unwrap()
     };
-    let damage: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damage: [(&str, Damage); 5] = [
         ("a flipped bit", |b| b[40_000] ^= 1),
         ("a lost page", |b| b[40_960..45_056].fill(0)),
         ("a lost block", |b| b[32_768..65_536].fill(0)),

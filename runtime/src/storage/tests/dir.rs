@@ -64,7 +64,8 @@ fn damaged_small_files_are_refused_with_a_way_out() {
         drop(open(&scratch).unwrap());
         fs::create_dir(scratch.join("db")).unwrap();
         let good = fs::read(scratch.join(name)).unwrap();
-        let mut broken: Vec<Vec<u8>> = vec![Vec::new(), b"\xff\xfe".to_vec(), good[..good.len() - 1].to_vec(), b"crc ".to_vec()];
+        let mut broken: Vec<Vec<u8>> =
+            vec![Vec::new(), b"\xff\xfe".to_vec(), good[..good.len() - 1].to_vec(), b"crc ".to_vec()];
         for at in 0..good.len() {
             let mut bytes = good.clone();
             bytes[at] ^= 1;

@@ -49,7 +49,9 @@ impl Drop for Scratch {
 
 /// Collects completions.
 #[derive(Clone, Default)]
-struct Seen(Arc<(Mutex<Vec<(ShardId, OpId, Completion)>>, Condvar)>);
+struct Seen(Arc<(Mutex<Vec<Done>>, Condvar)>);
+
+type Done = (ShardId, OpId, Completion);
 
 impl Seen {
     fn push(&self, shard: ShardId, done: Vec<(OpId, Completion)>) {
@@ -134,7 +136,7 @@ impl World {
     fn value(&mut self, key: &str) -> Option<Bytes> {
         match self.load(0, get(key)).unwrap().remove(0) {
             Found::Point(value) => value,
-            Found::Page { .. } => panic!("a page for a point"),
+            other => panic!("{other:?} for a point"),
         }
     }
 

@@ -37,7 +37,10 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     for c in &mut eights {
         let low = crc ^ u32::from_le_bytes([c[0], c[1], c[2], c[3]]);
         let byte = |k: u32| (low >> (8 * k) & 0xff) as usize;
-        crc = t[7][byte(0)] ^ t[6][byte(1)] ^ t[5][byte(2)] ^ t[4][byte(3)]
+        crc = t[7][byte(0)]
+            ^ t[6][byte(1)]
+            ^ t[5][byte(2)]
+            ^ t[4][byte(3)]
             ^ t[3][usize::from(c[4])]
             ^ t[2][usize::from(c[5])]
             ^ t[1][usize::from(c[6])]
