@@ -75,7 +75,8 @@ impl World {
             let accounts: Vec<&Account> = pair.iter().map(|t| &t.account).collect();
             let stored = api.channel(&accounts[0].uid, &accounts[1].uid, 1);
             let mut found = ledger::compare(&stored, &accounts);
-            found.lost.extend(pair.iter().flat_map(|t| unstored(&t.received, &stored)));
+            let unstored = pair.iter().flat_map(|t| unstored(&t.received, &stored));
+            found.altered.extend(unstored);
             verdict.add(found);
         }
         verdict

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use wukong_tests::support::{Options, Server, Verdict, ledger, wait_for};
 
 /// Between two messages of one person.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// Two people who talk to each other through one server.
 struct Chat {
@@ -59,8 +59,8 @@ impl Chat {
     }
 
     fn wait_connects(&self, times: usize) {
-        self.a.wait_connects(times);
-        self.b.wait_connects(times);
+        self.a.wait_connects(times, RECONNECT_MAX);
+        self.b.wait_connects(times, RECONNECT_MAX);
     }
 
     /// Waits until all is answered, says goodbye, and compares the books.

@@ -1,7 +1,12 @@
 //! Random SENDs, resends, crashes, and delays of disk, loads and mail; then the invariants of semantics 12.
 //! `REVIEW_SEEDS=500 REVIEW_FIRST=1 cargo test --profile sim -p wukong-core --test chaos` looks longer.
 
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+#![allow(
+    clippy::collapsible_match,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core
+)]
 
 mod support;
 

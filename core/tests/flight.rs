@@ -232,6 +232,11 @@ fn all_shards_of_one_run_are_needed() {
 
 #[test]
 fn secrets_are_sealed() {
+    let hex = "09".repeat(32);
+    assert_eq!(SealKey::from_hex(&format!("{hex}\n")).unwrap().0, KEY.0);
+    for bad in ["", &hex[1..], &"zz".repeat(32), &"群".repeat(32)] {
+        assert!(SealKey::from_hex(bad).is_none());
+    }
     let tape = &a_run().tapes()[0];
     for secret in [&b"top secret"[..], &[0xA0; 32]] {
         assert!(!tape.windows(secret.len()).any(|w| w == secret));

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use crate::codes::{Flags, FrameKind, ReasonCode, Setting};
 use crate::cursor::{ReadError, Reader};
 use crate::frame::{
-    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub,
-    SubAck,
+    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub, SubAck,
 };
 use crate::text::Text;
 
@@ -40,12 +39,7 @@ fn has_recv_stream(version: u8, setting: Setting) -> bool {
 }
 
 /// Reads the body of a frame. Bytes after the last known field are ignored.
-pub(crate) fn read(
-    kind: FrameKind,
-    flags: Flags,
-    version: u8,
-    from: &mut Reader<'_>,
-) -> Result<Frame, ReadError> {
+pub(crate) fn read(kind: FrameKind, flags: Flags, version: u8, from: &mut Reader<'_>) -> Result<Frame, ReadError> {
     Ok(match kind {
         FrameKind::Connect => Frame::Connect(read_connect(flags, from)?),
         FrameKind::ConnAck => Frame::ConnAck(read_conn_ack(flags, version, from)?),
@@ -63,17 +57,10 @@ pub(crate) fn read(
 }
 
 fn read_seq(version: u8, from: &mut Reader<'_>) -> Result<u64, ReadError> {
-    if has_wide_seq(version) {
-        from.u64()
-    } else {
-        from.u32().map(u64::from)
-    }
+    if has_wide_seq(version) { from.u64() } else { from.u32().map(u64::from) }
 }
 
-fn read_if<T: Default>(
-    present: bool,
-    read: impl FnOnce() -> Result<T, ReadError>,
-) -> Result<T, ReadError> {
+fn read_if<T: Default>(present: bool, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
     if present { read() } else { Ok(T::default()) }
 }
 
@@ -142,11 +129,7 @@ fn read_recv(flags: Flags, version: u8, from: &mut Reader<'_>) -> Result<Recv, R
         expire: read_if(has_expire(version), || from.u32())?,
         client_msg_no: from.str16()?,
         stream: read_if(has_recv_stream(version, setting), || {
-            Ok(Some(StreamFields {
-                flag: from.u8()?,
-                no: from.str16()?,
-                id: from.u64()?,
-            }))
+            Ok(Some(StreamFields { flag: from.u8()?, no: from.str16()?, id: from.u64()? }))
         })?,
         message_id: from.i64()?,
         message_seq: read_seq(version, from)?,
@@ -157,19 +140,11 @@ fn read_recv(flags: Flags, version: u8, from: &mut Reader<'_>) -> Result<Recv, R
 }
 
 fn read_recv_ack(flags: Flags, version: u8, from: &mut Reader<'_>) -> Result<RecvAck, ReadError> {
-    Ok(RecvAck {
-        flags,
-        message_id: from.i64()?,
-        message_seq: read_seq(version, from)?,
-    })
+    Ok(RecvAck { flags, message_id: from.i64()?, message_seq: read_seq(version, from)? })
 }
 
 fn read_disconnect(flags: Flags, from: &mut Reader<'_>) -> Result<Disconnect, ReadError> {
-    Ok(Disconnect {
-        flags,
-        reason: ReasonCode(from.u8()?),
-        text: from.str16()?,
-    })
+    Ok(Disconnect { flags, reason: ReasonCode(from.u8()?), text: from.str16()? })
 }
 
 fn read_sub(flags: Flags, from: &mut Reader<'_>) -> Result<Sub, ReadError> {
@@ -196,13 +171,7 @@ fn read_sub_ack(flags: Flags, from: &mut Reader<'_>) -> Result<SubAck, ReadError
 }
 
 fn read_event(flags: Flags, from: &mut Reader<'_>) -> Result<Event, ReadError> {
-    Ok(Event {
-        flags,
-        id: from.str16()?,
-        kind: from.str16()?,
-        timestamp: from.i64()?,
-        data: from.rest(),
-    })
+    Ok(Event { flags, id: from.str16()?, kind: from.str16()?, timestamp: from.i64()?, data: from.rest() })
 }
 
 /// Where a writer below puts its fields: into a buffer, or only into the measure of the body.
@@ -219,11 +188,7 @@ pub(crate) trait Sink {
     fn stream_missing(&mut self);
 
     fn seq(&mut self, version: u8, seq: u64) {
-        if has_wide_seq(version) {
-            self.u64(seq)
-        } else {
-            self.narrow_seq(seq)
-        }
+        if has_wide_seq(version) { self.u64(seq) } else { self.narrow_seq(seq) }
     }
 
     fn i64(&mut self, value: i64) {
@@ -262,11 +227,7 @@ impl Body for ConnAck {
     const KIND: FrameKind = FrameKind::ConnAck;
 
     fn nibble(&self) -> u8 {
-        if self.server_version.is_some() {
-            HAS_SERVER_VERSION
-        } else {
-            0
-        }
+        if self.server_version.is_some() { HAS_SERVER_VERSION } else { 0 }
     }
 
     fn write<S: Sink>(&self, version: u8, to: &mut S) {

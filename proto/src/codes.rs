@@ -41,9 +41,7 @@ impl FrameKind {
     /// The kind of a type nibble; none for 0 and 13 to 15, which are illegal.
     #[must_use]
     pub fn from_nibble(nibble: u8) -> Option<FrameKind> {
-        FrameKind::ALL
-            .get(usize::from(nibble).wrapping_sub(1))
-            .copied()
+        FrameKind::ALL.get(usize::from(nibble).wrapping_sub(1)).copied()
     }
 
     /// The name as the specification writes it.
@@ -135,12 +133,7 @@ impl Setting {
     #[must_use]
     pub const fn for_recv(self, version: u8) -> Setting {
         let kept = self.without(Setting::NO_ENCRYPT);
-        if version <= 4 {
-            kept.without(Setting::STREAM)
-                .without(Setting::LEGACY_STREAM)
-        } else {
-            kept
-        }
+        if version <= 4 { kept.without(Setting::STREAM).without(Setting::LEGACY_STREAM) } else { kept }
     }
 }
 
@@ -212,9 +205,7 @@ impl ReasonCode {
         }
         match self {
             ReasonCode::CHANNEL_DELETING => ReasonCode::DISBAND,
-            ReasonCode::PROTOCOL_UPGRADE_REQUIRED | ReasonCode::IDEMPOTENCY_CONFLICT => {
-                ReasonCode::NOT_ALLOW_SEND
-            }
+            ReasonCode::PROTOCOL_UPGRADE_REQUIRED | ReasonCode::IDEMPOTENCY_CONFLICT => ReasonCode::NOT_ALLOW_SEND,
             ReasonCode::MESSAGE_SEQ_EXHAUSTED => ReasonCode::SYSTEM_ERROR,
             known => known,
         }
@@ -264,10 +255,7 @@ mod tests {
         assert_eq!(Setting(0xFF).for_recv(4), Setting(0xE9));
         assert_eq!(Setting(0xFF).for_recv(5), Setting(0xEF));
         assert_eq!(Setting(0x8A).for_recv(5), Setting(0x8A));
-        assert_eq!(
-            Setting::TOPIC.with(Setting::RECEIPT).for_recv(1),
-            Setting(0x88)
-        );
+        assert_eq!(Setting::TOPIC.with(Setting::RECEIPT).for_recv(1), Setting(0x88));
     }
 
     #[test]

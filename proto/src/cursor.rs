@@ -33,10 +33,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReadError::Truncated { at } => write!(f, "ends inside the field at offset {at}"),
-            ReadError::TextTooLong { at } => write!(
-                f,
-                "text at offset {at} announces more than {TEXT_MAX} bytes"
-            ),
+            ReadError::TextTooLong { at } => write!(f, "text at offset {at} announces more than {TEXT_MAX} bytes"),
             ReadError::InvalidUtf8 { at } => write!(f, "text at offset {at} is not UTF-8"),
         }
     }
@@ -58,22 +55,14 @@ impl<'a> Reader<'a> {
     /// A reader over all of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a Bytes) -> Reader<'a> {
-        Reader {
-            bytes,
-            start: 0,
-            at: 0,
-        }
+        Reader { bytes, start: 0, at: 0 }
     }
 
     /// A reader over `bytes` without its first `skip` bytes (all of them if there are fewer).
     #[must_use]
     pub fn after(bytes: &'a Bytes, skip: usize) -> Reader<'a> {
         let start = skip.min(bytes.len());
-        Reader {
-            bytes,
-            start,
-            at: start,
-        }
+        Reader { bytes, start, at: start }
     }
 
     /// How many bytes were read so far.
@@ -243,10 +232,7 @@ mod tests {
         put_str16(&mut out, b"").unwrap();
         out.put_slice(b"tail");
         let bytes = out.freeze();
-        assert_eq!(
-            &bytes[..15],
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
-        );
+        assert_eq!(&bytes[..15], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
         let mut reader = Reader::new(&bytes);
         assert_eq!(reader.u8(), Ok(1));
@@ -273,38 +259,20 @@ mod tests {
         let mut reader = Reader::after(&bytes, 1);
         assert_eq!(reader.str16(), Err(ReadError::InvalidUtf8 { at: 0 }));
         let mut reader = Reader::after(&bytes, 5);
-        assert_eq!(
-            reader.clone().str16(),
-            Err(ReadError::TextTooLong { at: 0 })
-        );
+        assert_eq!(reader.clone().str16(), Err(ReadError::TextTooLong { at: 0 }));
         assert_eq!(reader.u8(), Ok(0x80));
         assert_eq!(reader.u32(), Err(ReadError::Truncated { at: 1 }));
         assert_eq!(reader.take(3), Err(ReadError::Truncated { at: 1 }));
-        assert_eq!(
-            Reader::after(&bytes, 7).str16(),
-            Err(ReadError::Truncated { at: 0 })
-        );
-        assert_eq!(
-            Reader::after(&bytes, 99).u8(),
-            Err(ReadError::Truncated { at: 0 })
-        );
-        assert_eq!(
-            Reader::after(&bytes, 3).str16(),
-            Err(ReadError::TextTooLong { at: 0 })
-        );
+        assert_eq!(Reader::after(&bytes, 7).str16(), Err(ReadError::Truncated { at: 0 }));
+        assert_eq!(Reader::after(&bytes, 99).u8(), Err(ReadError::Truncated { at: 0 }));
+        assert_eq!(Reader::after(&bytes, 3).str16(), Err(ReadError::TextTooLong { at: 0 }));
     }
 
     #[test]
     fn text_limit_is_inclusive() {
         let mut out = BytesMut::new();
-        assert_eq!(
-            put_str16(&mut out, &vec![b'x'; TEXT_MAX + 1]),
-            Err(TextTooLong { len: TEXT_MAX + 1 })
-        );
-        assert_eq!(
-            put_str16(&mut out, &vec![b'x'; 70_000]),
-            Err(TextTooLong { len: 70_000 })
-        );
+        assert_eq!(put_str16(&mut out, &vec![b'x'; TEXT_MAX + 1]), Err(TextTooLong { len: TEXT_MAX + 1 }));
+        assert_eq!(put_str16(&mut out, &vec![b'x'; 70_000]), Err(TextTooLong { len: 70_000 }));
         assert!(out.is_empty());
         put_str16(&mut out, &vec![b'x'; TEXT_MAX]).unwrap();
         assert_eq!(Reader::new(&out.freeze()).str16().unwrap().len(), TEXT_MAX);

@@ -93,10 +93,7 @@ impl fmt::Display for Violation {
                 write!(f, "{kind}: body ends inside the field at offset {at}")
             }
             Violation::TextTooLong { kind, at } => {
-                write!(
-                    f,
-                    "{kind}: text at body offset {at} announces more than {TEXT_MAX} bytes"
-                )
+                write!(f, "{kind}: text at body offset {at} announces more than {TEXT_MAX} bytes")
             }
             Violation::InvalidUtf8 { kind, at } => {
                 write!(f, "{kind}: text at body offset {at} is not UTF-8")
@@ -128,44 +125,26 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     };
     let flags = Flags(first & 0x0F);
     if matches!(kind, FrameKind::Ping | FrameKind::Pong) {
-        return Ok(Some(Header {
-            kind,
-            flags,
-            head: 1,
-            total: 1,
-        }));
+        return Ok(Some(Header { kind, flags, head: 1, total: 1 }));
     }
     let mut len = 0_usize;
     for (index, &byte) in lengths.iter().take(4).enumerate() {
         len |= usize::from(byte & 0x7F) << (7 * index);
         if byte & 0x80 == 0 {
             if len > FRAME_BODY_MAX {
-                return Err(Violation::FrameTooLarge {
-                    kind,
-                    len: u32::try_from(len).unwrap_or(u32::MAX),
-                });
+                return Err(Violation::FrameTooLarge { kind, len: u32::try_from(len).unwrap_or(u32::MAX) });
             }
             let head = index + 2;
-            return Ok(Some(Header {
-                kind,
-                flags,
-                head,
-                total: head + len,
-            }));
+            return Ok(Some(Header { kind, flags, head, total: head + len }));
         }
     }
-    if lengths.len() >= 4 {
-        Err(Violation::LengthTooLong { kind })
-    } else {
-        Ok(None)
-    }
+    if lengths.len() >= 4 { Err(Violation::LengthTooLong { kind }) } else { Ok(None) }
 }
 
 /// Reads the body of `frame`, which is exactly one frame with the given header.
 fn parse(frame: &Bytes, header: Header, version: u8) -> Result<Frame, Violation> {
     let mut reader = Reader::after(frame, header.head);
-    body::read(header.kind, header.flags, version, &mut reader)
-        .map_err(|error| Violation::in_body(header.kind, error))
+    body::read(header.kind, header.flags, version, &mut reader).map_err(|error| Violation::in_body(header.kind, error))
 }
 
 /// Decodes the first frame of `bytes` and how many bytes it takes; none if the frame is incomplete.
@@ -200,13 +179,7 @@ impl Decoder {
     /// A decoder for frames in the layout of `version`. CONNECT looks the same at every version.
     #[must_use]
     pub fn new(version: u8) -> Decoder {
-        Decoder {
-            version,
-            partial: Vec::new(),
-            chunk: Bytes::new(),
-            backlog: Vec::new(),
-            failed: None,
-        }
+        Decoder { version, partial: Vec::new(), chunk: Bytes::new(), backlog: Vec::new(), failed: None }
     }
 
     /// Changes the layout, from the next frame that `next` returns on, whenever its bytes were fed.
@@ -239,20 +212,14 @@ impl Decoder {
     }
 
     /// The next frame; none if more bytes are needed. A violation is final: every later call returns it again.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "an iterator would have to end, this one resumes after `feed`"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "an iterator would have to end, this one resumes after `feed`")]
     pub fn next(&mut self) -> Result<Option<Frame>, Violation> {
         if let Some(violation) = self.failed {
             return Err(violation);
         }
         let result = self.advance();
         if let Err(violation) = result {
-            *self = Decoder {
-                failed: Some(violation),
-                ..Decoder::new(self.version)
-            };
+            *self = Decoder { failed: Some(violation), ..Decoder::new(self.version) };
         }
         result
     }
@@ -291,11 +258,7 @@ impl Decoder {
 
     /// Takes the first `len` bytes of the chunk, and lets go of the chunk if that is all of it.
     fn take_chunk(&mut self, len: usize) -> Bytes {
-        if len == self.chunk.len() {
-            core::mem::take(&mut self.chunk)
-        } else {
-            self.chunk.split_to(len)
-        }
+        if len == self.chunk.len() { core::mem::take(&mut self.chunk) } else { self.chunk.split_to(len) }
     }
 
     /// Moves `len` bytes of the chunk to the end of the partial frame, whose room is at most twice what it holds.
@@ -304,8 +267,7 @@ impl Decoder {
         let needed = self.partial.len() + taken.len();
         if needed > self.partial.capacity() {
             let total = header.map_or(needed, |header| header.total);
-            self.partial
-                .reserve_exact(total.min(2 * needed) - self.partial.len());
+            self.partial.reserve_exact(total.min(2 * needed) - self.partial.len());
         }
         self.partial.extend_from_slice(&taken);
     }
@@ -327,9 +289,7 @@ mod tests {
     }
 
     fn heap_free(decoder: &Decoder) -> bool {
-        decoder.partial.capacity() == 0
-            && decoder.backlog.capacity() == 0
-            && decoder.chunk.is_empty()
+        decoder.partial.capacity() == 0 && decoder.backlog.capacity() == 0 && decoder.chunk.is_empty()
     }
 
     const RECVACK: [u8; 14] = [0x62, 12, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 42];
@@ -337,16 +297,12 @@ mod tests {
     #[test]
     fn whole_frames_share_the_chunk() {
         let mut bytes = vec![0x70];
-        bytes.extend_from_slice(&[
-            0xC0, 16, 0, 1, b'i', 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'{', b' ', b'}',
-        ]);
+        bytes.extend_from_slice(&[0xC0, 16, 0, 1, b'i', 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'{', b' ', b'}']);
         let chunk = Bytes::from(bytes);
         let mut decoder = Decoder::new(5);
         decoder.feed(chunk.clone());
         let frames = drain(&mut decoder);
-        let [Frame::Ping, Frame::Event(event)] = &frames[..] else {
-            panic!("{frames:?}")
-        };
+        let [Frame::Ping, Frame::Event(event)] = &frames[..] else { panic!("{frames:?}") };
         assert_eq!(event.id.as_bytes().as_ptr(), chunk[5..].as_ptr());
         assert_eq!(event.data.as_ptr(), chunk[16..].as_ptr());
         assert!(heap_free(&decoder));
@@ -377,10 +333,7 @@ mod tests {
             assert_eq!(decoder.next(), Ok(None));
             assert!(decoder.buffered() == fed && decoder.partial.capacity() <= 2 * fed);
         }
-        decoder.feed(Bytes::from(vec![
-            0;
-            FRAME_BODY_MAX + 4 - decoder.buffered() - 1
-        ]));
+        decoder.feed(Bytes::from(vec![0; FRAME_BODY_MAX + 4 - decoder.buffered() - 1]));
         assert_eq!(decoder.next(), Ok(None));
         assert_eq!(decoder.partial.capacity(), FRAME_BODY_MAX + 4);
         decoder.feed(Bytes::from_static(&[0, 0x70]));
@@ -398,10 +351,7 @@ mod tests {
         }
         assert_eq!(decoder.buffered(), stream.len());
         let kinds: Vec<_> = drain(&mut decoder).iter().map(Frame::kind).collect();
-        assert_eq!(
-            kinds,
-            [FrameKind::RecvAck, FrameKind::Ping, FrameKind::RecvAck]
-        );
+        assert_eq!(kinds, [FrameKind::RecvAck, FrameKind::Ping, FrameKind::RecvAck]);
         assert!(heap_free(&decoder));
     }
 
@@ -429,10 +379,7 @@ mod tests {
 
     #[test]
     fn a_split_header_takes_nothing_from_what_follows() {
-        let truncated = Violation::Truncated {
-            kind: FrameKind::Disconnect,
-            at: 0,
-        };
+        let truncated = Violation::Truncated { kind: FrameKind::Disconnect, at: 0 };
         let mut decoder = Decoder::new(5);
         decoder.feed(Bytes::from_static(&[0x70, 0x90]));
         assert_eq!(decoder.next(), Ok(Some(Frame::Ping)));
@@ -463,17 +410,10 @@ mod tests {
         long[1] = 16;
         long.extend_from_slice(&[0, 0, 0, 7]);
         decoder.feed(Bytes::from([&RECVACK[..], &long[..]].concat()));
-        let Ok(Some(Frame::RecvAck(first))) = decoder.next() else {
-            panic!("no frame")
-        };
+        let Ok(Some(Frame::RecvAck(first))) = decoder.next() else { panic!("no frame") };
         decoder.set_version(6);
-        let Ok(Some(Frame::RecvAck(second))) = decoder.next() else {
-            panic!("no frame")
-        };
-        assert_eq!(
-            (first.message_seq, second.message_seq),
-            (42, (42 << 32) | 7)
-        );
+        let Ok(Some(Frame::RecvAck(second))) = decoder.next() else { panic!("no frame") };
+        assert_eq!((first.message_seq, second.message_seq), (42, (42 << 32) | 7));
     }
 
     #[test]
@@ -482,28 +422,10 @@ mod tests {
         let one = |bytes: &'static [u8]| decode_one(&Bytes::from_static(bytes), 5);
         assert_eq!(one(&[]), Ok(None));
         assert_eq!(one(&[0x30, 0x80, 0x80, 0x80]), Ok(None));
-        assert_eq!(
-            one(&[0x30, 0x80, 0x80, 0x80, 0x80]),
-            Err(Violation::LengthTooLong { kind })
-        );
-        assert_eq!(
-            one(&[0x30, 0x81, 0x80, 0x40]),
-            Err(Violation::FrameTooLarge {
-                kind,
-                len: 1_048_577
-            })
-        );
-        assert_eq!(
-            one(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]),
-            Err(Violation::FrameTooLarge {
-                kind,
-                len: 268_435_455
-            })
-        );
+        assert_eq!(one(&[0x30, 0x80, 0x80, 0x80, 0x80]), Err(Violation::LengthTooLong { kind }));
+        assert_eq!(one(&[0x30, 0x81, 0x80, 0x40]), Err(Violation::FrameTooLarge { kind, len: 1_048_577 }));
+        assert_eq!(one(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]), Err(Violation::FrameTooLarge { kind, len: 268_435_455 }));
         assert_eq!(one(&[0x30, 0x80, 0x80, 0xC0, 0x00]), Ok(None));
-        assert_eq!(
-            one(&[0x30, 0x00]),
-            Err(Violation::Truncated { kind, at: 0 })
-        );
+        assert_eq!(one(&[0x30, 0x00]), Err(Violation::Truncated { kind, at: 0 }));
     }
 }

@@ -6,9 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::body::{Body, Sink};
 use crate::codes::FrameKind;
-use crate::frame::{
-    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, Sub, SubAck,
-};
+use crate::frame::{ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, Sub, SubAck};
 use crate::text::Text;
 use crate::{FRAME_BODY_MAX, TEXT_MAX};
 
@@ -48,9 +46,7 @@ impl fmt::Display for EncodeError {
             EncodeError::SeqTooLarge { seq } => {
                 write!(f, "sequence number {seq} needs protocol version 6")
             }
-            EncodeError::StreamMissing => {
-                f.write_str("the stream bit is set and there are no stream fields")
-            }
+            EncodeError::StreamMissing => f.write_str("the stream bit is set and there are no stream fields"),
         }
     }
 }
@@ -87,11 +83,7 @@ pub fn encode_connect(frame: &Connect, out: &mut BytesMut) -> Result<(), EncodeE
 }
 
 /// Appends a CONNACK in the layout of the negotiated version.
-pub fn encode_conn_ack(
-    frame: &ConnAck,
-    version: u8,
-    out: &mut BytesMut,
-) -> Result<(), EncodeError> {
+pub fn encode_conn_ack(frame: &ConnAck, version: u8, out: &mut BytesMut) -> Result<(), EncodeError> {
     emit(frame, version, out)
 }
 
@@ -101,11 +93,7 @@ pub fn encode_send(frame: &Send, version: u8, out: &mut BytesMut) -> Result<(), 
 }
 
 /// Appends a SENDACK.
-pub fn encode_send_ack(
-    frame: &SendAck,
-    version: u8,
-    out: &mut BytesMut,
-) -> Result<(), EncodeError> {
+pub fn encode_send_ack(frame: &SendAck, version: u8, out: &mut BytesMut) -> Result<(), EncodeError> {
     emit(frame, version, out)
 }
 
@@ -115,11 +103,7 @@ pub fn encode_recv(frame: &Recv, version: u8, out: &mut BytesMut) -> Result<(), 
 }
 
 /// Appends a RECVACK.
-pub fn encode_recv_ack(
-    frame: &RecvAck,
-    version: u8,
-    out: &mut BytesMut,
-) -> Result<(), EncodeError> {
+pub fn encode_recv_ack(frame: &RecvAck, version: u8, out: &mut BytesMut) -> Result<(), EncodeError> {
     emit(frame, version, out)
 }
 
@@ -203,10 +187,7 @@ impl Sink for Measure {
     fn str16(&mut self, field: &'static str, text: &Text) {
         self.len += 2 + text.len();
         if text.len() > TEXT_MAX {
-            self.refusal.get_or_insert(EncodeError::TextTooLong {
-                field,
-                len: text.len(),
-            });
+            self.refusal.get_or_insert(EncodeError::TextTooLong { field, len: text.len() });
         }
     }
 
@@ -271,43 +252,17 @@ mod tests {
     #[test]
     fn limits_are_inclusive_and_a_refusal_writes_nothing() {
         let mut out = BytesMut::from(&b"kept"[..]);
-        let refused = encode_disconnect(
-            &Disconnect {
-                text: text(TEXT_MAX + 1),
-                ..Default::default()
-            },
-            &mut out,
-        );
-        assert_eq!(
-            refused,
-            Err(EncodeError::TextTooLong {
-                field: "text",
-                len: TEXT_MAX + 1
-            })
-        );
+        let refused = encode_disconnect(&Disconnect { text: text(TEXT_MAX + 1), ..Default::default() }, &mut out);
+        assert_eq!(refused, Err(EncodeError::TextTooLong { field: "text", len: TEXT_MAX + 1 }));
 
         let fixed = 30;
-        let mut recv = Recv {
-            payload: Bytes::from(vec![0; FRAME_BODY_MAX - fixed + 1]),
-            ..Default::default()
-        };
-        let too_large = EncodeError::BodyTooLarge {
-            len: FRAME_BODY_MAX + 1,
-        };
+        let mut recv = Recv { payload: Bytes::from(vec![0; FRAME_BODY_MAX - fixed + 1]), ..Default::default() };
+        let too_large = EncodeError::BodyTooLarge { len: FRAME_BODY_MAX + 1 };
         assert_eq!(encode_recv(&recv, 5, &mut out), Err(too_large));
         recv.message_seq = 1 << 32;
-        assert_eq!(
-            encode_recv(&recv, 5, &mut out),
-            Err(EncodeError::SeqTooLarge { seq: 1 << 32 })
-        );
-        let ack = SendAck {
-            message_seq: 1 << 32,
-            ..Default::default()
-        };
-        assert_eq!(
-            encode_send_ack(&ack, 5, &mut out),
-            Err(EncodeError::SeqTooLarge { seq: 1 << 32 })
-        );
+        assert_eq!(encode_recv(&recv, 5, &mut out), Err(EncodeError::SeqTooLarge { seq: 1 << 32 }));
+        let ack = SendAck { message_seq: 1 << 32, ..Default::default() };
+        assert_eq!(encode_send_ack(&ack, 5, &mut out), Err(EncodeError::SeqTooLarge { seq: 1 << 32 }));
         assert_eq!(out, "kept");
 
         encode_send_ack(&ack, 6, &mut out).unwrap();
@@ -322,17 +277,11 @@ mod tests {
     #[test]
     fn stream_fields_follow_the_bit_and_the_version() {
         let mut out = BytesMut::new();
-        let mut recv = Recv {
-            setting: Setting::STREAM,
-            ..Default::default()
-        };
+        let mut recv = Recv { setting: Setting::STREAM, ..Default::default() };
         encode_recv(&recv, 1, &mut out).unwrap();
         encode_recv(&recv, 5, &mut out).unwrap();
         out.clear();
-        assert_eq!(
-            encode_recv(&recv, 4, &mut out),
-            Err(EncodeError::StreamMissing)
-        );
+        assert_eq!(encode_recv(&recv, 4, &mut out), Err(EncodeError::StreamMissing));
         assert!(out.is_empty());
         recv.stream = Some(StreamFields::default());
         encode_recv(&recv, 4, &mut out).unwrap();

@@ -24,14 +24,10 @@ pub use codes::{Flags, FrameKind, ReasonCode, Setting};
 pub use decode::{Decoder, Violation, decode_one};
 pub use detect::{Detection, Protocol, detect};
 pub use encode::{
-    EncodeError, encode, encode_conn_ack, encode_connect, encode_disconnect, encode_event,
-    encode_ping, encode_pong, encode_recv, encode_recv_ack, encode_send, encode_send_ack,
-    encode_sub, encode_sub_ack,
+    EncodeError, encode, encode_conn_ack, encode_connect, encode_disconnect, encode_event, encode_ping, encode_pong,
+    encode_recv, encode_recv_ack, encode_send, encode_send_ack, encode_sub, encode_sub_ack,
 };
-pub use frame::{
-    ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub,
-    SubAck,
-};
+pub use frame::{ConnAck, Connect, Disconnect, Event, Frame, Recv, RecvAck, Send, SendAck, StreamFields, Sub, SubAck};
 pub use text::{InvalidUtf8, Text};
 
 /// Highest protocol version spoken (specification section 3).

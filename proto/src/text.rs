@@ -76,9 +76,7 @@ impl TryFrom<Bytes> for Text {
     fn try_from(bytes: Bytes) -> Result<Text, InvalidUtf8> {
         match core::str::from_utf8(&bytes) {
             Ok(_) => Ok(Text(bytes)),
-            Err(error) => Err(InvalidUtf8 {
-                valid_up_to: error.valid_up_to(),
-            }),
+            Err(error) => Err(InvalidUtf8 { valid_up_to: error.valid_up_to() }),
         }
     }
 }
@@ -188,10 +186,7 @@ mod tests {
         let state = RandomState::new();
         for left in names {
             assert_eq!(state.hash_one(Text::from(left)), state.hash_one(left));
-            assert_eq!(
-                format!("{} {:?}", Text::from(left), Text::from(left)),
-                format!("{left} {left:?}")
-            );
+            assert_eq!(format!("{} {:?}", Text::from(left), Text::from(left)), format!("{left} {left:?}"));
             let text = Text::from(left);
             for right in names {
                 let other = Text::from(right);
@@ -200,10 +195,8 @@ mod tests {
                 assert_eq!(text == right, left == right);
             }
         }
-        let hashed: HashMap<Text, usize> =
-            names.iter().map(|n| (Text::from(*n), n.len())).collect();
-        let sorted: BTreeMap<Text, usize> =
-            names.iter().map(|n| (Text::from(*n), n.len())).collect();
+        let hashed: HashMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
+        let sorted: BTreeMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
         for name in names {
             assert_eq!(hashed.get(name), Some(&name.len()));
             assert_eq!(sorted.get(name), Some(&name.len()));
@@ -224,10 +217,7 @@ mod tests {
     fn refuses_what_is_not_utf8() {
         let refused = Text::try_from(Bytes::from_static(b"ab\xff"));
         assert_eq!(refused, Err(InvalidUtf8 { valid_up_to: 2 }));
-        assert_eq!(
-            Text::try_from(Bytes::from_static(b"\xed\xa0\x80")),
-            Err(InvalidUtf8 { valid_up_to: 0 })
-        );
+        assert_eq!(Text::try_from(Bytes::from_static(b"\xed\xa0\x80")), Err(InvalidUtf8 { valid_up_to: 0 }));
         assert_eq!(Text::default(), Text::EMPTY);
         assert!(Text::from_static("").is_empty());
     }

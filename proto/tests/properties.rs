@@ -4,11 +4,10 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wukong_proto::{
-    ConnAck, Connect, Decoder, Detection, Disconnect, Event, FRAME_BODY_MAX, Flags, Frame,
-    FrameKind, ReasonCode, Recv, RecvAck, Send, SendAck, Setting, StreamFields, Sub, SubAck, Text,
-    Violation, decode_one, detect, encode, encode_conn_ack, encode_connect, encode_disconnect,
-    encode_event, encode_recv, encode_recv_ack, encode_send, encode_send_ack, encode_sub,
-    encode_sub_ack,
+    ConnAck, Connect, Decoder, Detection, Disconnect, Event, FRAME_BODY_MAX, Flags, Frame, FrameKind, ReasonCode, Recv,
+    RecvAck, Send, SendAck, Setting, StreamFields, Sub, SubAck, Text, Violation, decode_one, detect, encode,
+    encode_conn_ack, encode_connect, encode_disconnect, encode_event, encode_recv, encode_recv_ack, encode_send,
+    encode_send_ack, encode_sub, encode_sub_ack,
 };
 
 fn text() -> impl Strategy<Value = Text> {
@@ -19,8 +18,7 @@ fn text() -> impl Strategy<Value = Text> {
 }
 
 fn payload() -> impl Strategy<Value = Bytes> {
-    prop_oneof![8 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 100..20_000)]
-        .prop_map(Bytes::from)
+    prop_oneof![8 => vec(any::<u8>(), 0..40), 1 => vec(any::<u8>(), 100..20_000)].prop_map(Bytes::from)
 }
 
 fn flags() -> impl Strategy<Value = Flags> {
@@ -33,105 +31,65 @@ fn seq() -> impl Strategy<Value = u64> {
 }
 
 fn connect() -> impl Strategy<Value = Connect> {
-    (
-        flags(),
-        any::<u8>(),
-        any::<u8>(),
-        text(),
-        text(),
-        text(),
-        any::<i64>(),
-        text(),
+    (flags(), any::<u8>(), any::<u8>(), text(), text(), text(), any::<i64>(), text()).prop_map(
+        |(flags, version, device_flag, device_id, uid, token, client_timestamp, client_key)| Connect {
+            flags,
+            version,
+            device_flag,
+            device_id,
+            uid,
+            token,
+            client_timestamp,
+            client_key,
+        },
     )
-        .prop_map(
-            |(flags, version, device_flag, device_id, uid, token, client_timestamp, client_key)| {
-                Connect {
-                    flags,
-                    version,
-                    device_flag,
-                    device_id,
-                    uid,
-                    token,
-                    client_timestamp,
-                    client_key,
-                }
-            },
-        )
 }
 
 fn conn_ack() -> impl Strategy<Value = ConnAck> {
-    (
-        any::<Option<u8>>(),
-        any::<i64>(),
-        any::<u8>(),
-        text(),
-        text(),
-        any::<u64>(),
+    (any::<Option<u8>>(), any::<i64>(), any::<u8>(), text(), text(), any::<u64>()).prop_map(
+        |(server_version, time_diff, reason, server_key, salt, node_id)| ConnAck {
+            server_version,
+            time_diff,
+            reason: ReasonCode(reason),
+            server_key,
+            salt,
+            node_id,
+        },
     )
-        .prop_map(
-            |(server_version, time_diff, reason, server_key, salt, node_id)| ConnAck {
-                server_version,
-                time_diff,
-                reason: ReasonCode(reason),
-                server_key,
-                salt,
-                node_id,
-            },
-        )
 }
 
 fn send() -> impl Strategy<Value = Send> {
-    let numbers = (
-        flags(),
-        any::<u8>(),
-        any::<u32>(),
-        any::<u8>(),
-        any::<u32>(),
-    );
+    let numbers = (flags(), any::<u8>(), any::<u32>(), any::<u8>(), any::<u32>());
     (numbers, text(), text(), text(), text(), text(), payload()).prop_map(
-        |(
-            (flags, setting, client_seq, channel_type, expire),
-            no,
-            stream_no,
-            channel_id,
-            msg_key,
-            topic,
-            payload,
-        )| Send {
-            flags,
-            setting: Setting(setting),
-            client_seq,
-            client_msg_no: no,
-            stream_no,
-            channel_id,
-            channel_type,
-            expire,
-            msg_key,
-            topic,
-            payload,
+        |((flags, setting, client_seq, channel_type, expire), no, stream_no, channel_id, msg_key, topic, payload)| {
+            Send {
+                flags,
+                setting: Setting(setting),
+                client_seq,
+                client_msg_no: no,
+                stream_no,
+                channel_id,
+                channel_type,
+                expire,
+                msg_key,
+                topic,
+                payload,
+            }
         },
     )
 }
 
 fn send_ack() -> impl Strategy<Value = SendAck> {
-    (
-        flags(),
-        any::<i64>(),
-        any::<u32>(),
-        seq(),
-        any::<u8>(),
-        text(),
+    (flags(), any::<i64>(), any::<u32>(), seq(), any::<u8>(), text()).prop_map(
+        |(flags, message_id, client_seq, message_seq, reason, client_msg_no)| SendAck {
+            flags,
+            message_id,
+            client_seq,
+            message_seq,
+            reason: ReasonCode(reason),
+            client_msg_no,
+        },
     )
-        .prop_map(
-            |(flags, message_id, client_seq, message_seq, reason, client_msg_no)| SendAck {
-                flags,
-                message_id,
-                client_seq,
-                message_seq,
-                reason: ReasonCode(reason),
-                client_msg_no,
-            },
-        )
 }
 
 fn stream() -> impl Strategy<Value = StreamFields> {
@@ -139,87 +97,55 @@ fn stream() -> impl Strategy<Value = StreamFields> {
 }
 
 fn recv() -> impl Strategy<Value = Recv> {
-    let numbers = (
-        flags(),
-        any::<u8>(),
-        any::<u8>(),
-        any::<u32>(),
-        any::<i64>(),
-        seq(),
-        any::<i32>(),
-    );
-    (
-        numbers,
-        [text(), text(), text(), text(), text()],
-        proptest::option::of(stream()),
-        payload(),
+    let numbers = (flags(), any::<u8>(), any::<u8>(), any::<u32>(), any::<i64>(), seq(), any::<i32>());
+    (numbers, [text(), text(), text(), text(), text()], proptest::option::of(stream()), payload()).prop_map(
+        |(numbers, [msg_key, from_uid, channel_id, client_msg_no, topic], stream, payload)| {
+            let (flags, setting, channel_type, expire, message_id, message_seq, timestamp) = numbers;
+            Recv {
+                flags,
+                setting: Setting(setting),
+                msg_key,
+                from_uid,
+                channel_id,
+                channel_type,
+                expire,
+                client_msg_no,
+                stream,
+                message_id,
+                message_seq,
+                timestamp,
+                topic,
+                payload,
+            }
+        },
     )
-        .prop_map(
-            |(numbers, [msg_key, from_uid, channel_id, client_msg_no, topic], stream, payload)| {
-                let (flags, setting, channel_type, expire, message_id, message_seq, timestamp) =
-                    numbers;
-                Recv {
-                    flags,
-                    setting: Setting(setting),
-                    msg_key,
-                    from_uid,
-                    channel_id,
-                    channel_type,
-                    expire,
-                    client_msg_no,
-                    stream,
-                    message_id,
-                    message_seq,
-                    timestamp,
-                    topic,
-                    payload,
-                }
-            },
-        )
 }
 
 fn sub() -> impl Strategy<Value = Sub> {
-    (
-        flags(),
-        any::<u8>(),
-        text(),
-        text(),
-        any::<u8>(),
-        any::<u8>(),
-        text(),
+    (flags(), any::<u8>(), text(), text(), any::<u8>(), any::<u8>(), text()).prop_map(
+        |(flags, setting, sub_no, channel_id, channel_type, action, param)| Sub {
+            flags,
+            setting: Setting(setting),
+            sub_no,
+            channel_id,
+            channel_type,
+            action,
+            param,
+        },
     )
-        .prop_map(
-            |(flags, setting, sub_no, channel_id, channel_type, action, param)| Sub {
-                flags,
-                setting: Setting(setting),
-                sub_no,
-                channel_id,
-                channel_type,
-                action,
-                param,
-            },
-        )
 }
 
 fn sub_ack() -> impl Strategy<Value = SubAck> {
-    (
-        flags(),
-        text(),
-        text(),
-        any::<u8>(),
-        any::<u8>(),
-        any::<u8>(),
+    (flags(), text(), text(), any::<u8>(), any::<u8>(), any::<u8>()).prop_map(
+        |(flags, sub_no, channel_id, channel_type, action, reason)| SubAck {
+            flags,
+            sub_no,
+            channel_id,
+            channel_type,
+            action,
+            reason: ReasonCode(reason),
+        },
     )
-        .prop_map(
-            |(flags, sub_no, channel_id, channel_type, action, reason)| SubAck {
-                flags,
-                sub_no,
-                channel_id,
-                channel_type,
-                action,
-                reason: ReasonCode(reason),
-            },
-        )
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -249,17 +175,10 @@ fn any_frame() -> impl Strategy<Value = Frame> {
 fn carried(frame: Frame, version: u8) -> Frame {
     let streams = matches!(version, 2..=4);
     let fit = |seq: u64| {
-        if version >= 6 {
-            seq
-        } else {
-            seq & u64::from(u32::MAX)
-        }
+        if version >= 6 { seq } else { seq & u64::from(u32::MAX) }
     };
     match frame {
-        Frame::ConnAck(ack) => Frame::ConnAck(ConnAck {
-            node_id: if version >= 4 { ack.node_id } else { 0 },
-            ..ack
-        }),
+        Frame::ConnAck(ack) => Frame::ConnAck(ConnAck { node_id: if version >= 4 { ack.node_id } else { 0 }, ..ack }),
         Frame::Send(mut send) => {
             if !streams || send.setting.0 & 0x06 == 0 {
                 send.stream_no = Text::EMPTY;
@@ -294,10 +213,7 @@ fn carried(frame: Frame, version: u8) -> Frame {
             }
             Frame::Recv(recv)
         }
-        Frame::RecvAck(ack) => Frame::RecvAck(RecvAck {
-            message_seq: fit(ack.message_seq),
-            ..ack
-        }),
+        Frame::RecvAck(ack) => Frame::RecvAck(RecvAck { message_seq: fit(ack.message_seq), ..ack }),
         other => other,
     }
 }
@@ -305,21 +221,11 @@ fn carried(frame: Frame, version: u8) -> Frame {
 /// The frame without what makes it impossible to write at `version`, but with all that is merely not carried.
 fn writable(frame: Frame, version: u8) -> Frame {
     let fit = |seq: u64| {
-        if version >= 6 {
-            seq
-        } else {
-            seq & u64::from(u32::MAX)
-        }
+        if version >= 6 { seq } else { seq & u64::from(u32::MAX) }
     };
     match frame {
-        Frame::SendAck(ack) => Frame::SendAck(SendAck {
-            message_seq: fit(ack.message_seq),
-            ..ack
-        }),
-        Frame::RecvAck(ack) => Frame::RecvAck(RecvAck {
-            message_seq: fit(ack.message_seq),
-            ..ack
-        }),
+        Frame::SendAck(ack) => Frame::SendAck(SendAck { message_seq: fit(ack.message_seq), ..ack }),
+        Frame::RecvAck(ack) => Frame::RecvAck(RecvAck { message_seq: fit(ack.message_seq), ..ack }),
         Frame::Recv(mut recv) => {
             recv.message_seq = fit(recv.message_seq);
             recv.stream.get_or_insert_default();
@@ -359,9 +265,7 @@ fn pieces(bytes: &Bytes, cuts: &[prop::sample::Index]) -> Vec<Bytes> {
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     ends.extend([0, bytes.len()]);
     ends.sort_unstable();
-    ends.windows(2)
-        .map(|pair| bytes.slice(pair[0]..pair[1]))
-        .collect()
+    ends.windows(2).map(|pair| bytes.slice(pair[0]..pair[1])).collect()
 }
 
 fn decoded(pieces: &[Bytes], version: u8) -> (Vec<Frame>, Option<Violation>) {
@@ -389,21 +293,14 @@ fn decoded(pieces: &[Bytes], version: u8) -> (Vec<Frame>, Option<Violation>) {
 
 /// Bytes that look enough like frames to get past the header.
 fn garbage() -> impl Strategy<Value = Bytes> {
-    let framed = (
-        0..16_u8,
-        0..16_u8,
-        vec(prop_oneof![Just(0_u8), 0..4_u8, any::<u8>()], 0..100),
-    )
-        .prop_map(|(kind, flags, body)| {
+    let framed = (0..16_u8, 0..16_u8, vec(prop_oneof![Just(0_u8), 0..4_u8, any::<u8>()], 0..100)).prop_map(
+        |(kind, flags, body)| {
             let mut bytes = vec![kind << 4 | flags, body.len() as u8];
             bytes.extend(body);
             bytes
-        });
-    prop_oneof![
-        vec(any::<u8>(), 0..200),
-        vec(framed, 0..4).prop_map(|frames| frames.concat())
-    ]
-    .prop_map(Bytes::from)
+        },
+    );
+    prop_oneof![vec(any::<u8>(), 0..200), vec(framed, 0..4).prop_map(|frames| frames.concat())].prop_map(Bytes::from)
 }
 
 proptest! {

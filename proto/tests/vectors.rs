@@ -6,29 +6,19 @@ use std::io::Write;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
 use wukong_proto::{
-    ConnAck, Connect, Decoder, Detection, Disconnect, Event, Flags, Frame, Protocol, ReasonCode,
-    Recv, RecvAck, Send, SendAck, Setting, StreamFields, Sub, SubAck, Text, Violation, decode_one,
-    detect, encode,
+    ConnAck, Connect, Decoder, Detection, Disconnect, Event, Flags, Frame, Protocol, ReasonCode, Recv, RecvAck, Send,
+    SendAck, Setting, StreamFields, Sub, SubAck, Text, Violation, decode_one, detect, encode,
 };
 
 #[test]
 fn every_vector() {
-    let file: Value = serde_json::from_str(include_str!("vectors/wire-vectors.json"))
-        .expect("the vectors are JSON");
-    let frames: BTreeMap<&str, (&Value, Frame)> = list(&file, "frames")
-        .iter()
-        .map(|entry| (text(entry, "name"), (entry, listed_frame(entry))))
-        .collect();
-    assert_eq!(
-        frames.len(),
-        list(&file, "frames").len(),
-        "names are unique"
-    );
+    let file: Value = serde_json::from_str(include_str!("vectors/wire-vectors.json")).expect("the vectors are JSON");
+    let frames: BTreeMap<&str, (&Value, Frame)> =
+        list(&file, "frames").iter().map(|entry| (text(entry, "name"), (entry, listed_frame(entry)))).collect();
+    assert_eq!(frames.len(), list(&file, "frames").len(), "names are unique");
 
     let mut tally = Tally::default();
-    tally.section(&file, "frames", |entry| {
-        check_frame(entry, &frames[text(entry, "name")].1)
-    });
+    tally.section(&file, "frames", |entry| check_frame(entry, &frames[text(entry, "name")].1));
     tally.section(&file, "streams", |entry| check_stream(entry, &frames));
     tally.section(&file, "legacy", |entry| check_legacy(entry, &frames));
     tally.section(&file, "malformed", check_malformed);
@@ -40,11 +30,7 @@ fn every_vector() {
 type Outcome = Result<(), String>;
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, wanted: &T) -> Outcome {
-    if got == wanted {
-        Ok(())
-    } else {
-        Err(format!("{what}: got {got:?}, wanted {wanted:?}"))
-    }
+    if got == wanted { Ok(()) } else { Err(format!("{what}: got {got:?}, wanted {wanted:?}")) }
 }
 
 #[derive(Default)]
@@ -60,32 +46,20 @@ impl Tally {
         for entry in entries {
             match check(entry) {
                 Ok(()) => passed += 1,
-                Err(why) => self
-                    .failures
-                    .push(format!("{section} {}: {why}", text(entry, "name"))),
+                Err(why) => self.failures.push(format!("{section} {}: {why}", text(entry, "name"))),
             }
         }
         self.passed += passed;
         self.listed += entries.len();
-        say(&format!(
-            "wire vectors, {section}: {passed}/{}",
-            entries.len()
-        ));
+        say(&format!("wire vectors, {section}: {passed}/{}", entries.len()));
     }
 
     fn finish(self) {
         for failure in &self.failures {
             say(&format!("FAILED {failure}"));
         }
-        say(&format!(
-            "wire vectors: {}/{} passed",
-            self.passed, self.listed
-        ));
-        assert!(
-            self.failures.is_empty(),
-            "{} vectors failed",
-            self.failures.len()
-        );
+        say(&format!("wire vectors: {}/{} passed", self.passed, self.listed));
+        assert!(self.failures.is_empty(), "{} vectors failed", self.failures.len());
         assert!(self.listed >= 183, "the list has shrunk to {}", self.listed);
     }
 }
@@ -106,11 +80,7 @@ fn check_frame(entry: &Value, listed: &Frame) -> Outcome {
     let mut out = BytesMut::new();
     encode(listed, version, &mut out).map_err(|error| error.to_string())?;
     equal("encoded", &out.freeze(), &bytes)?;
-    equal(
-        "decoded",
-        &decode_one(&bytes, version),
-        &Ok(Some((listed.clone(), bytes.len()))),
-    )?;
+    equal("decoded", &decode_one(&bytes, version), &Ok(Some((listed.clone(), bytes.len()))))?;
     check_splits(&bytes, version, std::slice::from_ref(listed), None)
 }
 
@@ -121,34 +91,21 @@ fn check_surplus_msg_no(bytes: &Bytes, version: u8, listed: &Frame) -> Outcome {
         return Err("not a SENDACK".into());
     };
     equal("listed", &ack.client_msg_no.is_empty(), &false)?;
-    let known = Frame::SendAck(SendAck {
-        client_msg_no: Text::EMPTY,
-        ..ack.clone()
-    });
+    let known = Frame::SendAck(SendAck { client_msg_no: Text::EMPTY, ..ack.clone() });
     check_splits(bytes, version, std::slice::from_ref(&known), None)?;
     let mut out = BytesMut::new();
     encode(listed, version, &mut out).map_err(|error| error.to_string())?;
     let surplus = 2 + ack.client_msg_no.len();
-    equal(
-        "body",
-        &out.freeze().slice(2..),
-        &bytes.slice(2..bytes.len() - surplus),
-    )?;
+    equal("body", &out.freeze().slice(2..), &bytes.slice(2..bytes.len() - surplus))?;
     // With the wide sequence number of version 6 the same field is read.
     let mut out = BytesMut::new();
     encode(listed, 6, &mut out).map_err(|error| error.to_string())?;
-    equal(
-        "version 6",
-        &decode_one(&out.clone().freeze(), 6),
-        &Ok(Some((listed.clone(), out.len()))),
-    )
+    equal("version 6", &decode_one(&out.clone().freeze(), 6), &Ok(Some((listed.clone(), out.len()))))
 }
 
 fn check_stream(entry: &Value, frames: &BTreeMap<&str, (&Value, Frame)>) -> Outcome {
     let bytes = hex(text(entry, "hex"));
-    let names = list(entry, "frames")
-        .iter()
-        .map(|name| name.as_str().expect("a name"));
+    let names = list(entry, "frames").iter().map(|name| name.as_str().expect("a name"));
     let listed: Vec<Frame> = names.map(|name| frames[name].1.clone()).collect();
     let mut out = BytesMut::new();
     for frame in &listed {
@@ -185,28 +142,12 @@ fn check_legacy(entry: &Value, frames: &BTreeMap<&str, (&Value, Frame)>) -> Outc
             equal("consumed", &consumed, &bytes.len())?;
             equal("stream", &shifted.stream, &None)?;
             equal("client_msg_no", &shifted.client_msg_no.as_str(), &"no-8")?;
-            let stream = Some(StreamFields {
-                flag: 1,
-                no: "s1".into(),
-                id: 7,
-            });
-            let meant = Recv {
-                setting: shifted.setting.for_recv(version),
-                stream,
-                ..shifted
-            };
+            let stream = Some(StreamFields { flag: 1, no: "s1".into(), id: 7 });
+            let meant = Recv { setting: shifted.setting.for_recv(version), stream, ..shifted };
             let mut out = BytesMut::new();
-            encode(&Frame::Recv(meant.clone()), version, &mut out)
-                .map_err(|error| error.to_string())?;
-            let sent = Recv {
-                stream: None,
-                ..meant
-            };
-            equal(
-                "sent",
-                &decode_one(&out.clone().freeze(), version),
-                &Ok(Some((Frame::Recv(sent), out.len()))),
-            )
+            encode(&Frame::Recv(meant.clone()), version, &mut out).map_err(|error| error.to_string())?;
+            let sent = Recv { stream: None, ..meant };
+            equal("sent", &decode_one(&out.clone().freeze(), version), &Ok(Some((Frame::Recv(sent), out.len()))))
         }
         "send-v5-stream-bit-miscounted" => {
             // The announced length takes two bytes from what follows.
@@ -214,22 +155,10 @@ fn check_legacy(entry: &Value, frames: &BTreeMap<&str, (&Value, Frame)>) -> Outc
             let (correct, Frame::Send(send)) = &frames["send-v5-stream-bit"] else {
                 return Err("the correct form is no SEND".into());
             };
-            equal(
-                "body",
-                &bytes.slice(2..),
-                &hex(text(correct, "hex")).slice(2..),
-            )?;
+            equal("body", &bytes.slice(2..), &hex(text(correct, "hex")).slice(2..))?;
             let swallowed = Bytes::from([&bytes[..], &[0x70, 0x70, 0x70]].concat());
-            let wanted = Send {
-                payload: Bytes::from([&send.payload[..], &[0x70, 0x70]].concat()),
-                ..send.clone()
-            };
-            check_splits(
-                &swallowed,
-                version,
-                &[Frame::Send(wanted), Frame::Ping],
-                None,
-            )
+            let wanted = Send { payload: Bytes::from([&send.payload[..], &[0x70, 0x70]].concat()), ..send.clone() };
+            check_splits(&swallowed, version, &[Frame::Send(wanted), Frame::Ping], None)
         }
         other => Err(format!("nothing is known about {other}")),
     }
@@ -253,19 +182,11 @@ fn check_malformed(entry: &Value) -> Outcome {
         equal("violation", &violation, &decoded.err())?;
     }
     if text(entry, "name") == "ping-then-zero-byte" {
-        equal(
-            "after the ping",
-            &violation,
-            &Some(Violation::ReservedType { nibble: 0 }),
-        )?;
+        equal("after the ping", &violation, &Some(Violation::ReservedType { nibble: 0 }))?;
     }
     if text(entry, "state") == "unauthenticated" {
         let first_is_connect = bytes[0] >> 4 == 1;
-        let wanted = if first_is_connect {
-            Detection::Is(Protocol::Binary, 0)
-        } else {
-            Detection::Violation
-        };
+        let wanted = if first_is_connect { Detection::Is(Protocol::Binary, 0) } else { Detection::Violation };
         equal("detected", &detect(&bytes), &wanted)?;
         if !first_is_connect {
             equal("consequence", &text(entry, "expected"), &"close")?;
@@ -279,47 +200,22 @@ fn check_jsonrpc(entry: &Value) -> Outcome {
     // Batches are not supported, so `[` opens neither protocol.
     let is_batch = document.starts_with('[');
     let expected = |skip| {
-        if is_batch {
-            Detection::Violation
-        } else {
-            Detection::Is(Protocol::JsonRpc, skip)
-        }
+        if is_batch { Detection::Violation } else { Detection::Is(Protocol::JsonRpc, skip) }
     };
     equal("detected", &detect(document.as_bytes()), &expected(0))?;
-    equal(
-        "first byte",
-        &detect(&document.as_bytes()[..1]),
-        &expected(0),
-    )?;
-    equal(
-        "after white space",
-        &detect(format!(" \t\r\n{document}").as_bytes()),
-        &expected(4),
-    )
+    equal("first byte", &detect(&document.as_bytes()[..1]), &expected(0))?;
+    equal("after white space", &detect(format!(" \t\r\n{document}").as_bytes()), &expected(4))
 }
 
 /// The same frames, then the same violation, in one piece, byte by byte, and in two pieces cut anywhere.
-fn check_splits(
-    bytes: &Bytes,
-    version: u8,
-    frames: &[Frame],
-    violation: Option<Violation>,
-) -> Outcome {
+fn check_splits(bytes: &Bytes, version: u8, frames: &[Frame], violation: Option<Violation>) -> Outcome {
     let wanted = (frames.to_vec(), violation);
-    equal(
-        "whole",
-        &decode_pieces(std::slice::from_ref(bytes), version),
-        &wanted,
-    )?;
+    equal("whole", &decode_pieces(std::slice::from_ref(bytes), version), &wanted)?;
     let single: Vec<Bytes> = (0..bytes.len()).map(|at| bytes.slice(at..=at)).collect();
     equal("byte by byte", &decode_pieces(&single, version), &wanted)?;
     for at in 1..bytes.len() {
         let halves = [bytes.slice(..at), bytes.slice(at..)];
-        equal(
-            &format!("split at {at}"),
-            &decode_pieces(&halves, version),
-            &wanted,
-        )?;
+        equal(&format!("split at {at}"), &decode_pieces(&halves, version), &wanted)?;
     }
     Ok(())
 }
@@ -456,12 +352,7 @@ fn listed_frame(entry: &Value) -> Frame {
         }),
         other => panic!("{other} is no frame"),
     };
-    assert!(
-        fields.0.is_empty(),
-        "{}: nothing is known about {:?}",
-        text(entry, "name"),
-        fields.0
-    );
+    assert!(fields.0.is_empty(), "{}: nothing is known about {:?}", text(entry, "name"), fields.0);
     frame
 }
 
@@ -486,15 +377,11 @@ impl Fields {
     }
 
     fn text(&mut self, name: &str) -> Text {
-        self.0
-            .remove(name)
-            .map_or(Text::EMPTY, |value| Text::from(value.as_str().expect(name)))
+        self.0.remove(name).map_or(Text::EMPTY, |value| Text::from(value.as_str().expect(name)))
     }
 
     fn bytes(&mut self, name: &str) -> Bytes {
-        self.0
-            .remove(name)
-            .map_or(Bytes::new(), |value| hex(value.as_str().expect(name)))
+        self.0.remove(name).map_or(Bytes::new(), |value| hex(value.as_str().expect(name)))
     }
 
     /// A number or a decimal string; 0 if absent.
@@ -511,22 +398,15 @@ impl Fields {
 // The file
 
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value[name]
-        .as_array()
-        .unwrap_or_else(|| panic!("{name} is a list"))
+    value[name].as_array().unwrap_or_else(|| panic!("{name} is a list"))
 }
 
 fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
-    entry[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("{name} is a text: {entry}"))
+    entry[name].as_str().unwrap_or_else(|| panic!("{name} is a text: {entry}"))
 }
 
 fn version(entry: &Value) -> u8 {
-    entry["version"]
-        .as_u64()
-        .and_then(|version| version.try_into().ok())
-        .expect("a version")
+    entry["version"].as_u64().and_then(|version| version.try_into().ok()).expect("a version")
 }
 
 fn hex(digits: &str) -> Bytes {

@@ -223,7 +223,7 @@ mod tests {
             };
             match answer(&d, &Load { queries: vec![query] }).unwrap().remove(0) {
                 Found::Page { rows, more } => (rows.iter().map(|(k, _)| k[0] as char).collect::<String>(), more),
-                Found::Point(_) => unreachable!(),
+                other => panic!("{other:?}"),
             }
         };
         assert_eq!(ask(b"b", b"d", false, 9), ("bc".into(), false));

@@ -151,6 +151,7 @@ impl Trace {
             Completion::Loaded(Err(f)) => self.two(31, *f as u64),
             Completion::Loaded(Ok(found)) => found.iter().for_each(|f| match f {
                 Found::Point(None) => self.num(32),
+                Found::Unreadable(fault) => self.two(34, *fault as u64),
                 Found::Point(Some(v)) => self.bytes(v),
                 Found::Page { rows, more } => {
                     self.two(33, u64::from(*more));

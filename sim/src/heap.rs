@@ -34,7 +34,7 @@ impl<E> Heap<E> {
         self.added += 1;
     }
 
-    pub fn next(&mut self) -> Option<(u64, E)> {
+    pub fn take(&mut self) -> Option<(u64, E)> {
         let Reverse((at, _, slot)) = self.order.pop()?;
         self.free.push(slot);
         self.events[slot as usize].take().map(|e| (at, e))
@@ -68,7 +68,7 @@ mod tests {
             h.add(at, e);
         }
         assert_eq!(h.next_at(), Some(1));
-        let all: String = std::iter::from_fn(|| h.next()).map(|(_, e)| e).collect();
+        let all: String = std::iter::from_fn(|| h.take()).map(|(_, e)| e).collect();
         assert_eq!(all, "abcd");
         h.add(2, 'e');
         assert_eq!(h.events.len(), 4, "slots are reused");

@@ -6,12 +6,13 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use wukong_tests::support::{Account, Sent, TempDir, wait_for};
 
-/// The SDK tries again 3 s after a loss.
-pub const RECONNECT_MAX: Duration = Duration::from_secs(8);
+/// The SDK tries again 3 s after a loss; the rest is for a busy machine.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(12);
 
 /// A message as the SDK hands it to the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +78,8 @@ impl Told {
                 match number("reason") {
                     1 if sent.ack.is_none_or(|a| a == promise) => sent.ack = Some(promise),
                     1 => self.faults.push(format!("two different answers: {:?}, then {event}", sent.ack)),
-                    15 => sent.refused = true,
+                    // Too late or too much: the SDK does not send it again, whatever became of it.
+                    15 | 22 => sent.refused = true,
                     _ => self.faults.push(format!("refused: {event}")),
                 }
             }
@@ -94,6 +96,7 @@ pub struct Person {
     child: Child,
     stdin: Mutex<ChildStdin>,
     told: Arc<Mutex<Told>>,
+    ordered: AtomicUsize,
     dir: TempDir,
 }
 
@@ -118,8 +121,10 @@ impl Person {
             }
         });
         let stdin = Mutex::new(child.stdin.take().expect("piped"));
-        let person = Person { uid: uid.to_owned(), child, stdin, told, dir };
-        person.order(&json!({"order": "start", "uid": uid, "token": token, "api": format!("http://{http}")}));
+        let ordered = AtomicUsize::new(0);
+        let uid = uid.to_owned();
+        let person = Person { uid, child, stdin, told, ordered, dir };
+        person.order(&json!({"order": "start", "uid": person.uid, "token": token, "api": format!("http://{http}")}));
         person
     }
 
@@ -137,6 +142,7 @@ impl Person {
     }
 
     pub fn send(&self, to: &str, text: &str) {
+        self.ordered.fetch_add(1, Ordering::Relaxed);
         self.order(&json!({"order": "send", "to": to, "text": text}));
     }
 
@@ -150,13 +156,14 @@ impl Person {
         })
     }
 
+    /// The first time Node has to start, which takes long on a busy machine.
     pub fn wait_connected(&self) {
-        self.wait_connects(1);
+        self.wait_connects(1, Duration::from_secs(60));
     }
 
     /// Waits until the SDK has connected that many times and is connected.
-    pub fn wait_connects(&self, times: usize) {
-        wait_for("the SDK to connect", RECONNECT_MAX + Duration::from_secs(4), || {
+    pub fn wait_connects(&self, times: usize, most: Duration) {
+        wait_for("the SDK to connect", most, || {
             let told = self.told();
             (told.connected() && told.connects() >= times).then_some(())
         });
@@ -165,7 +172,9 @@ impl Person {
     /// Waits until every message has an answer.
     pub fn wait_settled(&self) {
         wait_for("answers to all messages", Duration::from_secs(30), || {
-            (self.told().account.open() == 0).then_some(())
+            let account = &self.told().account;
+            let all = account.sent.len() == self.ordered.load(Ordering::Relaxed);
+            (all && account.open() == 0).then_some(())
         });
     }
 }
@@ -178,7 +187,10 @@ impl Drop for Person {
             let log = fs::read(self.dir.path().join("sdk.log")).unwrap_or_default();
             let log = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]).into_owned();
             let told = self.told.lock();
-            let known = told.as_ref().map_or_else(|_| String::new(), |t| format!("{:?} {:?}", t.statuses, t.faults));
+            let known = told.as_ref().map_or_else(
+                |_| String::new(),
+                |t| format!("{:?} {:?}", t.statuses, t.faults.iter().take(5).collect::<Vec<_>>()),
+            );
             eprintln!("--- {}: {known}; the end of what the SDK logged:\n{log}\n---", self.uid);
         }
     }

@@ -4,7 +4,7 @@
 //! order of arrival (INV-42).
 
 use super::dedup::{Fingerprint, Known, Stored, payload_hash};
-use super::{Admitted, Channel, Channels, Parked, Promise};
+use super::{Admitted, Channel, Channels, Lookup, Parked, Promise};
 use crate::channel::chain::{CHANNEL_SEND_CHAIN, Flow};
 use crate::ctx::{Ctx, LoadWaiter};
 use crate::event::mail::SendEvent;
@@ -16,7 +16,7 @@ use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use wukong_proto::ReasonCode;
+use wukong_proto::{ReasonCode, Text};
 
 /// What became of an event at the dedup step.
 enum Verdict {
@@ -53,11 +53,6 @@ impl Channels {
                 continue;
             }
             let admitted = self.prepare(index, event);
-            let channel = &mut self.slab[index as usize];
-            if channel.parked.iter().any(|p| p.admitted.event.from_uid == admitted.event.from_uid) {
-                channel.parked.push_back(Parked { admitted, load: None });
-                continue;
-            }
             self.decide(ctx, index, admitted, &mut queries);
         }
         self.start_load(ctx, index, queries);
@@ -73,23 +68,30 @@ impl Channels {
         Admitted { event, key, payload_hash }
     }
 
-    /// Sends one event on, or parks it on the load being gathered.
+    /// Sends one event on, or parks it: on the load being gathered, or behind its sender's earlier ones.
     fn decide(&mut self, ctx: &mut Ctx, index: u32, admitted: Admitted, queries: &mut Vec<Query>) {
         match self.dedup_step(ctx, index, admitted) {
-            Verdict::Append(a) => self.slab[index as usize].make_ready(ctx, index, a),
-            Verdict::Look(admitted, key) => {
-                queries.push(Query::Get { family: Family::Index, key });
+            Verdict::Append(admitted) => {
                 let channel = &mut self.slab[index as usize];
-                let load = channel.next_load;
+                let sender = &admitted.event.from_uid;
+                if channel.parked.iter().rev().any(|p| p.admitted.event.from_uid == *sender) {
+                    channel.parked.push_back(Parked { admitted, lookup: Lookup::Fresh });
+                } else {
+                    channel.make_ready(ctx, index, admitted);
+                }
+            }
+            Verdict::Look(admitted, key) => {
                 if ctx.mutant(Mutant::SendackDroppedOnPark) {
-                    // The bug: the event is looked up and then forgotten.
+                    // The bug: the event is forgotten when it parks.
                     if let Some(key) = admitted.key {
                         self.dedup.abandon(key);
                     }
-                    queries.pop();
                     return;
                 }
-                channel.parked.push_back(Parked { admitted, load: Some(load) });
+                queries.push(Query::Get { family: Family::Index, key });
+                let channel = &mut self.slab[index as usize];
+                let lookup = Lookup::Out(channel.next_load);
+                channel.parked.push_back(Parked { admitted, lookup });
             }
             Verdict::Dealt => {}
         }
@@ -162,70 +164,54 @@ impl Channels {
 
     /// Dedup rows were read; `None` = the store could not.
     pub fn on_dedup_rows(&mut self, ctx: &mut Ctx, index: u32, activation: u64, load: u64, found: Option<Vec<Found>>) {
-        let Some(channel) = self.get(index, activation) else {
-            return;
-        };
+        let Some(channel) = self.get(index, activation) else { return };
         channel.parked_loads = channel.parked_loads.saturating_sub(1);
-        let mut rows = found.map(Vec::into_iter);
-        // Parked events are looked at in order; one whose load is still out keeps its sender's later ones back.
-        let mut kept: Vec<Parked> = Vec::new();
-        let mut queries = Vec::new();
-        let parked = core::mem::take(&mut channel.parked);
-        for p in parked {
-            let sender_waits = kept.iter().any(|k| k.admitted.event.from_uid == p.admitted.event.from_uid);
-            match p.load {
-                Some(l) if l == load => {
-                    debug_assert!(!sender_waits, "one sender has one load at a time");
-                    let row = rows.as_mut().map(|r| r.next());
-                    self.resume(ctx, index, p.admitted, row);
-                }
-                Some(_) => kept.push(p),
-                None if sender_waits => kept.push(p),
-                None => {
-                    let before = self.slab[index as usize].parked.len();
-                    self.decide(ctx, index, p.admitted, &mut queries);
-                    // Parked anew: keep it in its place.
-                    if self.slab[index as usize].parked.len() > before
-                        && let Some(p) = self.slab[index as usize].parked.pop_back()
-                    {
-                        kept.push(p);
-                    }
-                }
+        let mut rows = found.unwrap_or_default().into_iter();
+        for p in &mut channel.parked {
+            if matches!(p.lookup, Lookup::Out(l) if l == load) {
+                p.lookup = Lookup::of(rows.next());
             }
         }
-        self.slab[index as usize].parked = kept.into();
-        self.start_load(ctx, index, queries);
+        // In order per sender: one whose load is still out keeps its later ones back.
+        let mut blocked: Vec<Text> = Vec::new();
+        let parked = core::mem::take(&mut channel.parked);
+        for p in parked {
+            let sender = &p.admitted.event.from_uid;
+            if blocked.contains(sender) {
+                self.slab[index as usize].parked.push_back(p);
+            } else if matches!(p.lookup, Lookup::Out(_)) {
+                blocked.push(sender.clone());
+                self.slab[index as usize].parked.push_back(p);
+            } else {
+                self.release(ctx, index, p);
+            }
+        }
         self.slab[index as usize].schedule(ctx, index);
     }
 
-    /// One parked event whose row arrived: `None` = unreadable, `Some(None)` = the load was too short.
-    fn resume(&mut self, ctx: &mut Ctx, index: u32, a: Admitted, row: Option<Option<Found>>) {
-        let Some(key) = a.key else { return };
-        match row {
-            Some(Some(Found::Point(None))) => self.slab[index as usize].make_ready(ctx, index, a),
-            Some(Some(Found::Point(Some(row)))) => match DedupRow::decode(&row) {
-                Ok(d) => {
-                    let stored = Stored { seq: d.seq, message_id: d.message_id, payload_hash: d.payload_hash };
-                    self.remember(key, index, stored);
-                    // Later events of the sender with the same key attached to this one meanwhile.
-                    let channel = &mut self.slab[index as usize];
-                    let mut same = Vec::new();
-                    channel.attached.retain_mut(|(k, e)| {
-                        let hit = *k == key;
-                        if hit {
-                            same.push(e.clone());
-                        }
-                        !hit
-                    });
-                    let hash = a.payload_hash;
-                    self.answer_repeat(ctx, index, a.event, hash, stored);
-                    for event in same {
-                        self.answer_repeat(ctx, index, event, hash, stored);
-                    }
+    /// One parked event of which everything is known.
+    fn release(&mut self, ctx: &mut Ctx, index: u32, p: Parked) {
+        let Parked { admitted: a, lookup } = p;
+        match (lookup, a.key) {
+            (Lookup::Fresh, _) if a.event.deadline > ctx.now.mono => {
+                self.slab[index as usize].make_ready(ctx, index, a);
+            }
+            (Lookup::InLog(stored), Some(key)) => {
+                self.remember(key, index, stored);
+                // Repetitions attached to this one meanwhile.
+                let channel = &mut self.slab[index as usize];
+                let (same, other): (Vec<_>, Vec<_>) =
+                    core::mem::take(&mut channel.attached).into_iter().partition(|(k, _)| *k == key);
+                channel.attached = other;
+                let hash = a.payload_hash;
+                self.answer_repeat(ctx, index, a.event, hash, stored);
+                for (_, event) in same {
+                    self.answer_repeat(ctx, index, event, hash, stored);
                 }
-                Err(_) => self.refuse_parked(ctx, index, key, a),
-            },
-            _ => self.refuse_parked(ctx, index, key, a),
+            }
+            // Unreadable, or its owner has answered already: a definite no is better than a late store.
+            (_, Some(key)) => self.refuse_parked(ctx, index, key, a),
+            (_, None) => answer_unstored(ctx, &a.event, ReasonCode::SYSTEM_ERROR),
         }
     }
 
@@ -250,6 +236,18 @@ impl Channels {
             if let Some(channel) = self.slab.get_mut(forgot as usize) {
                 channel.keys_complete = false;
             }
+        }
+    }
+}
+
+impl Lookup {
+    fn of(row: Option<Found>) -> Self {
+        match row {
+            Some(Found::Point(None)) => Self::Fresh,
+            Some(Found::Point(Some(row))) => DedupRow::decode(&row).map_or(Self::Unreadable, |d| {
+                Self::InLog(Stored { seq: d.seq, message_id: d.message_id, payload_hash: d.payload_hash })
+            }),
+            _ => Self::Unreadable,
         }
     }
 }

@@ -57,8 +57,18 @@ struct Admitted {
 #[derive(Clone, Debug)]
 struct Parked {
     admitted: Admitted,
-    /// The load that decides; `None` = it only waits behind an earlier event of the same sender.
-    load: Option<u64>,
+    lookup: Lookup,
+}
+
+/// What is known of a parked event's key.
+#[derive(Clone, Debug)]
+enum Lookup {
+    /// This load decides.
+    Out(u64),
+    /// Not in the log; it only waits behind an earlier event of the same sender.
+    Fresh,
+    InLog(dedup::Stored),
+    Unreadable,
 }
 
 /// The promise of one committed entry, or of one answered by dedup.

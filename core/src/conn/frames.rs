@@ -8,6 +8,7 @@ use crate::ids::{ConnId, ConnRef, ShardId, shard_of, slot_of};
 use crate::limits;
 use crate::note::Note;
 use crate::output::CloseReason;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use bytes::Bytes;
 use wukong_proto::{Connect, Detection, Frame, Protocol, ReasonCode, Send, Text, detect};
@@ -192,6 +193,10 @@ impl Conns {
             if let Some(conn) = self.map.get_mut(&id) {
                 conn.starved = true;
                 conn.pending = Some(Box::new(send));
+                // Its ten seconds began when it was decoded, which may be more than one wait ago.
+                conn.pending_until = conn.pending_until.min(ctx.now.mono + limits::OWED_ACK);
+                let until = conn.pending_until;
+                self.arm_by(ctx, id, until);
             }
             self.starved.push(id);
             return Step::Wait;
@@ -219,7 +224,8 @@ impl Conns {
         if conn.state == State::Closing {
             return;
         }
-        let deadline = ctx.now.mono + limits::OWED_ACK;
+        let until = core::mem::replace(&mut conn.pending_until, Instant::NEVER);
+        let deadline = until.min(ctx.now.mono + limits::OWED_ACK);
         let echo = if conn.version >= 6 { send.client_msg_no.clone() } else { Text::default() };
         conn.owed.push_back(Owed {
             message_id,

@@ -76,6 +76,8 @@ struct Conn {
     /// A decoded SEND waits for a message id, in `pending`.
     starved: bool,
     pending: Option<Box<wukong_proto::Send>>,
+    /// When `pending` is answered at the latest.
+    pending_until: Instant,
     /// Its next run comes with a credit.
     waits_credit: bool,
 }
@@ -158,6 +160,7 @@ impl Conns {
             timer_at: Instant::NEVER,
             starved: false,
             pending: None,
+            pending_until: Instant::NEVER,
             owed_bytes: 0,
             waits_credit: false,
         };

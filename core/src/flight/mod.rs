@@ -40,6 +40,23 @@ const FORMAT: u8 = 1;
 #[derive(Clone)]
 pub struct SealKey(pub [u8; 32]);
 
+impl SealKey {
+    /// The key as `recorder.key` holds it: 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.trim().as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = (digit(0)? * 16 + digit(1)?) as u8;
+        }
+        Some(Self(key))
+    }
+}
+
 /// What a shard was made from.
 #[derive(Clone, Debug)]
 pub struct Header {

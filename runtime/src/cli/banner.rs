@@ -55,7 +55,9 @@ pub fn started(config: &NodeConfig, node: &Node) {
     let _ = writeln!(text, "HTTP API    {} {note}", at.http);
     say(&text);
     if !at.http.ip().is_loopback() && config.manager_token.is_none() {
-        warn("the HTTP API is open to the network, and whoever reaches it may do everything: set --manager-token, or keep it behind a firewall.");
+        warn(
+            "the HTTP API is open to the network, and whoever reaches it may do everything: set --manager-token, or keep it behind a firewall.",
+        );
     }
 }
 

@@ -170,7 +170,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = bare.strip_prefix(':').and_then(|p| p.parse().ok()) {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
     }
-    let found = bare.to_socket_addrs().map_err(|e| format!("{e}; give an address and a port, like 0.0.0.0:{TCP_PORT}"))?;
+    let found =
+        bare.to_socket_addrs().map_err(|e| format!("{e}; give an address and a port, like 0.0.0.0:{TCP_PORT}"))?;
     // A name may stand for several addresses; the first IPv4 one is what people mean by localhost.
     let all: Vec<SocketAddr> = found.collect();
     all.iter().find(|a| a.is_ipv4()).or(all.first()).copied().ok_or_else(|| "the name has no address".to_owned())

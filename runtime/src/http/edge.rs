@@ -148,6 +148,10 @@ pub(super) fn metrics(api: &Api) -> [Metric; 2] {
     };
     [
         count("wukongim_http_requests", "Requests to the HTTP API.", &api.counts.requests),
-        count("wukongim_http_requests_refused", "Requests answered with something other than success.", &api.counts.refused),
+        count(
+            "wukongim_http_requests_refused",
+            "Requests answered with something other than success.",
+            &api.counts.refused,
+        ),
     ]
 }

@@ -72,7 +72,11 @@ pub fn of_shards(shards: &[(usize, ShardSample)]) -> Vec<Metric> {
     for (shard, sample) in shards {
         let labels = format!("shard=\"{shard}\"");
         for (name, value) in sample.machine.counters.iter().copied().chain(sample.reactor.iter()) {
-            add(Metric::counter(format_args!("wukongim_{name}"), "Counted by the shard since it started."), &labels, value);
+            add(
+                Metric::counter(format_args!("wukongim_{name}"), "Counted by the shard since it started."),
+                &labels,
+                value,
+            );
         }
         let wakes = Metric::counter("wukongim_wakes_by_other_shards", "Times mail woke the shard's thread.");
         add(wakes, &labels, sample.wakes_by_other_shards);

@@ -2,6 +2,8 @@
 
 mod start;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use start::StartError;
 

@@ -49,7 +49,10 @@ impl fmt::Display for StartError {
                         write!(f, "Ports below 1024 need a privilege: choose a higher one with {option}.")
                     }
                     io::ErrorKind::AddrNotAvailable => {
-                        write!(f, "This machine has no such address: choose another with {option}, for instance 0.0.0.0 for all.")
+                        write!(
+                            f,
+                            "This machine has no such address: choose another with {option}, for instance 0.0.0.0 for all."
+                        )
                     }
                     _ => write!(f, "Choose another address with {option}."),
                 }
@@ -59,7 +62,9 @@ impl fmt::Display for StartError {
                 f,
                 "cannot write the flight recording: {e}. Give --record a folder that this user may write, or leave it out."
             ),
-            Self::Threads(e) => write!(f, "cannot start a thread: {e}. Raise the limit of threads of this user (ulimit -u)."),
+            Self::Threads(e) => {
+                write!(f, "cannot start a thread: {e}. Raise the limit of threads of this user (ulimit -u).")
+            }
             Self::Entropy(e) => write!(f, "the operating system gives no random numbers: {e}."),
         }
     }
@@ -188,7 +193,11 @@ fn spawn<M: Machine>(berth: Berth, machine: M) -> io::Result<JoinHandle<io::Resu
     })
 }
 
-fn serve_http(listener: std::net::TcpListener, api: Api, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<io::Result<()>>> {
+fn serve_http(
+    listener: std::net::TcpListener,
+    api: Api,
+    stop: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<io::Result<()>>> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {

@@ -8,9 +8,8 @@ pub(super) fn of_storage(storage: &Storage) -> Vec<Metric> {
     let counter = |name: &str, help, value: u64| {
         Metric::counter(format_args!("wukongim_storage_{name}"), help).with("", value as f64)
     };
-    let gauge = |name: &str, help, value: u64| {
-        Metric::gauge(format!("wukongim_storage_{name}"), help).with("", value as f64)
-    };
+    let gauge =
+        |name: &str, help, value: u64| Metric::gauge(format!("wukongim_storage_{name}"), help).with("", value as f64);
     vec![
         counter("batches", "Batches written; each merged what waited of all shards.", s.batches),
         counter("persists", "Writes of the shards.", s.persists),

@@ -1,9 +1,9 @@
 //! What the reactor drives, and where the effects of it go. `wukong_core::Shard` is the real machine.
 
+use wukong_core::ids::{ConnId, OpId};
 use wukong_core::store::{Load, WriteBatch};
 use wukong_core::time::{Instant, Now};
 use wukong_core::{Completion, Input, Output, PersistClass, Shard};
-use wukong_core::ids::OpId;
 
 /// A pure machine: the face of a shard as far as the reactor uses it.
 pub trait Machine: Send + 'static {
@@ -13,6 +13,10 @@ pub trait Machine: Send + 'static {
     fn poll_timeout(&self) -> Option<Instant>;
     /// False: no new work.
     fn wants_input(&self) -> bool;
+    /// False: this connection's bytes stay in its socket for now.
+    fn wants_bytes(&self, _conn: ConnId) -> bool {
+        true
+    }
     fn state(&self) -> MachineState;
     fn sample(&self) -> Sample;
 }
@@ -47,6 +51,10 @@ impl Machine for Shard {
 
     fn wants_input(&self) -> bool {
         Self::wants_input(self)
+    }
+
+    fn wants_bytes(&self, conn: ConnId) -> bool {
+        Self::wants_bytes(self, conn)
     }
 
     fn state(&self) -> MachineState {

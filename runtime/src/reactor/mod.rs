@@ -11,10 +11,10 @@ pub mod machine;
 pub mod ready;
 mod sockets;
 pub mod stats;
-#[cfg(not(madsim))]
-pub mod thread;
 #[cfg(test)]
 mod tests;
+#[cfg(not(madsim))]
+pub mod thread;
 pub mod ws;
 
 use crate::clock::Clock;
@@ -107,6 +107,8 @@ pub struct Reactor<M, S> {
     queue: VecDeque<u32>,
     /// Sockets and listeners that wait until the machine takes input again.
     paused: Vec<u32>,
+    /// Sockets whose bytes the machine does not want for now.
+    stalled: Vec<u32>,
     dirty: Vec<u32>,
     credits: Vec<(ConnId, u32)>,
     read_buffer: Vec<u8>,
@@ -158,6 +160,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             ready_scratch: Vec::new(),
             queue: VecDeque::new(),
             paused: Vec::new(),
+            stalled: Vec::new(),
             dirty: Vec::new(),
             credits: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
@@ -353,7 +356,8 @@ impl<M: Machine, S: Store> Reactor<M, S> {
     fn next_due(&self) -> Instant {
         let work = self.undrained
             || !self.queue.is_empty()
-            || self.machine.wants_input() && !(self.paused.is_empty() && self.arrived.calls.is_empty());
+            || self.machine.wants_input() && !(self.paused.is_empty() && self.arrived.calls.is_empty())
+            || self.machine.wants_input() && self.stalled.iter().any(|slot| self.may_resume(*slot));
         if work {
             return self.now.mono;
         }

@@ -56,6 +56,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                 self.queue.push_back(key);
             }
         }
+        self.resume_stalled();
         let mut ready = std::mem::take(&mut self.ready_scratch);
         self.ready.take(&mut ready);
         self.queue.extend(ready.drain(..));
@@ -68,6 +69,24 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                 slot => self.look_at(slot),
             }
         }
+    }
+
+    /// Whether the machine wants this connection's bytes again, or it is no longer there to be asked for.
+    pub(super) fn may_resume(&self, slot: u32) -> bool {
+        self.conns.get(slot as usize).is_none_or(|c| c.phase != Phase::Open || self.machine.wants_bytes(c.id))
+    }
+
+    fn resume_stalled(&mut self) {
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.retain(|slot| {
+            let resume = self.may_resume(*slot);
+            if resume && let Some(conn) = self.conns.get_mut(*slot as usize) {
+                conn.paused = false;
+                self.queue.push_back(*slot);
+            }
+            !resume
+        });
+        self.stalled = stalled;
     }
 
     fn accept(&mut self, transport: Transport) {
@@ -148,7 +167,12 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         conn.rearm();
         let blocked = conn.has_output();
         match conn.phase {
-            Phase::Open if wants_input => self.read(slot),
+            Phase::Open if wants_input && self.machine.wants_bytes(conn.id) => self.read(slot),
+            // Back-pressure of this connection alone: its bytes wait in the socket.
+            Phase::Open if wants_input && !conn.paused => {
+                conn.paused = true;
+                self.stalled.push(slot);
+            }
             Phase::Open if !conn.paused => {
                 conn.paused = true;
                 self.paused.push(slot);
@@ -165,7 +189,8 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         for round in 0..=READS_PER_TURN {
             let Some(conn) = self.conns.get_mut(slot as usize).filter(|c| c.phase == Phase::Open) else { break };
-            if round == READS_PER_TURN || (round > 0 && !self.machine.wants_input()) {
+            let enough = round > 0 && !(self.machine.wants_input() && self.machine.wants_bytes(conn.id));
+            if round == READS_PER_TURN || enough {
                 conn.fire();
                 break;
             }

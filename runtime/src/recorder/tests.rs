@@ -52,8 +52,7 @@ fn a_start_is_recorded_with_its_secrets_sealed_and_can_be_replayed() {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let hex = fs::read_to_string(recorder.folder().join(KEY_FILE)).unwrap();
-    let byte = |i: usize| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
-    let key = SealKey(std::array::from_fn(byte));
+    let key = SealKey::from_hex(&hex).unwrap();
     let recording = Recording::open(fs::read(&file).unwrap().into(), &key).unwrap();
     let summary = replay(vec![recording], &mut |_, _, _| {}).unwrap();
     assert!(summary.inputs > 0 && summary.drains > 1, "{summary:?}");

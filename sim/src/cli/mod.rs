@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod mutants;
+pub mod recording;
 pub mod shrink;
 pub mod speed;
 pub mod sweep;
@@ -57,15 +58,18 @@ fn summary(scenario: &Scenario, o: &Outcome) -> String {
     )
 }
 
-/// Re-runs a file: a scenario, or a recording of a real shard.
+/// Re-runs a file: a scenario, or a recording of a real shard (then with all others of its run).
 #[must_use]
 pub fn replay(path: &Path, mode: Mode, every: bool) -> bool {
+    if path.is_dir() {
+        return recording::replay_run(path, mode.print);
+    }
     match std::fs::read(path) {
         Err(e) => {
             eprintln!("{}: {e}", path.display());
             false
         }
-        Ok(bytes) if !bytes.starts_with(b"wukong-scenario") => replay_recording(path, &bytes),
+        Ok(bytes) if bytes.starts_with(recording::MAGIC) => recording::replay_run(path, mode.print),
         Ok(_) => match load(path) {
             Ok(scenario) => show(&scenario, path, mode, every),
             Err(e) => {
@@ -74,10 +78,4 @@ pub fn replay(path: &Path, mode: Mode, every: bool) -> bool {
             }
         },
     }
-}
-
-/// A flight recording of a real shard is re-run by the core itself.
-fn replay_recording(path: &Path, _bytes: &[u8]) -> bool {
-    eprintln!("{}: neither a scenario nor a recording that this build can replay", path.display());
-    false
 }

@@ -14,7 +14,7 @@ pub fn speed(seeds: u64, events: u64) {
     (0..1_000).for_each(|i| heap.add(i, [i; 12]));
     let n = 10_000_000;
     for i in 0..n {
-        let Some((at, event)) = heap.next() else { break };
+        let Some((at, event)) = heap.take() else { break };
         heap.add(at + (i * 7_919) % 1_000 + 1, event);
     }
     println!("heap alone            {:>10.0} events/s", n as f64 / began.elapsed().as_secs_f64());

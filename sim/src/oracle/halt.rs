@@ -25,10 +25,10 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
                 halted.clear();
                 failed = None;
             }
-            Event::AckOut { link, .. } | Event::RecvOut { link, .. } | Event::Connack { link, .. } => {
-                if halted.contains(&h.links[link as usize].shard) {
-                    return broken("HALT", *at, format!("a frame left a halted shard, to {}", h.show_link(link)));
-                }
+            Event::AckOut { link, .. } | Event::RecvOut { link, .. } | Event::Connack { link, .. }
+                if halted.contains(&h.links[link as usize].shard) =>
+            {
+                return broken("HALT", *at, format!("a frame left a halted shard, to {}", h.show_link(link)));
             }
             _ => {}
         }

@@ -207,7 +207,7 @@ impl<M: Machine> World<M> {
 
     /// One event; false when nothing is left.
     pub fn step(&mut self) -> bool {
-        let Some((at, event)) = self.heap.next() else { return false };
+        let Some((at, event)) = self.heap.take() else { return false };
         debug_assert!(at >= self.now, "time runs backwards");
         self.now = at;
         self.popped += 1;

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::scenario::fault::Of;
 use wukong_core::error::StoreFault;
 use wukong_core::ids::OpId;
-use wukong_core::store::{Load, WriteBatch, answer};
+use wukong_core::store::{Found, Load, WriteBatch, answer};
 use wukong_core::{Completion, PersistClass};
 
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +166,17 @@ impl<M: Machine> World<M> {
     fn read(&mut self, load: &Load) -> Completion {
         if self.now < self.storage.read_until {
             self.seen.read_failed += 1;
-            return Completion::Loaded(Err(StoreFault::Io));
+            if self.rng.disk.chance(300) {
+                return Completion::Loaded(Err(StoreFault::Io));
+            }
+            // Some rows cannot be read, the others of the same load can.
+            let mut found = answer(&self.storage.disk, load);
+            for f in found.iter_mut().flatten() {
+                if self.rng.disk.chance(500) {
+                    *f = Found::Unreadable(StoreFault::Io);
+                }
+            }
+            return Completion::Loaded(found);
         }
         Completion::Loaded(answer(&self.storage.disk, load))
     }

@@ -48,9 +48,11 @@ impl Handshake {
                 Err(refusal) => Progress::Refused(refusal),
             },
             Ok(httparse::Status::Partial) if before + bytes.len() <= REQUEST_MAX => Progress::More,
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => {
-                Progress::Refused(refuse("431 Request Header Fields Too Large", "", "the request head is longer than 8 KiB"))
-            }
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => Progress::Refused(refuse(
+                "431 Request Header Fields Too Large",
+                "",
+                "the request head is longer than 8 KiB",
+            )),
             Err(_) => Progress::Refused(refuse("400 Bad Request", "", "this is not an HTTP request")),
         }
     }
