@@ -174,7 +174,8 @@ fn a_crash_loses_nothing_and_the_sdk_comes_back() {
     verdict.assert_clean("after two crashes");
     assert_eq!(verdict.acked, verdict.stored, "each message is stored once");
     assert!(back < RECONNECT_MAX, "back after {back:?}");
-    println!("sdk, crash: {verdict}; back within {back:?}");
+    let stale = chat.people().map(|(p, _)| p.told().stale);
+    println!("sdk, crash: {verdict}; back within {back:?}; sent with old keys first {stale:?}");
 }
 
 #[test]

@@ -260,8 +260,11 @@ impl Ctx {
         }
         while !self.load_waiters.is_empty() && self.loads_in_flight < limits::LOADS_MAX {
             let (mut take, mut queries) = (0, 0);
-            for (_, n) in &self.load_waiters {
-                if take > 0 && queries + n > limits::LOAD_POINTS_MAX {
+            // Look-ups of keys go by themselves: they need not wait for this turn's writes.
+            let is_lookup = |w: &LoadWaiter| matches!(w, LoadWaiter::ChannelDedup(..));
+            let lookups = is_lookup(&self.load_waiters[0].0);
+            for (waiter, n) in &self.load_waiters {
+                if take > 0 && (queries + n > limits::LOAD_POINTS_MAX || is_lookup(waiter) != lookups) {
                     break;
                 }
                 take += 1;

@@ -46,6 +46,8 @@ pub struct Told {
     /// 0 closed, 1 connected, 3 refused, 4 kicked; and the reason code of the server.
     pub statuses: Vec<(i64, i64, Instant)>,
     answers: Vec<Value>,
+    /// Messages that were first refused because the SDK had no keys yet.
+    pub stale: usize,
     pub faults: Vec<String>,
 }
 
@@ -80,6 +82,9 @@ impl Told {
                     1 => self.faults.push(format!("two different answers: {:?}, then {event}", sent.ack)),
                     // Too late or too much: the SDK does not send it again, whatever became of it.
                     15 | 22 => sent.refused = true,
+                    // What is said between opening the socket and CONNACK goes out with the keys of the former session, and
+                    // again after CONNACK with the right ones: the second answer counts, and must come.
+                    9 => self.stale += 1,
                     _ => self.faults.push(format!("refused: {event}")),
                 }
             }

@@ -15,10 +15,20 @@ pub enum Query {
     Range { family: Family, from: Bytes, to: Bytes, rows_max: u32, bytes_max: u32, reverse: bool },
 }
 
-/// Queries answered together. The answer sees every `Persist` that the same shard started before it.
+/// Queries answered together. The answer sees every `Persist` that the same shard started before it, unless
+/// [`Load::needs_only_durable`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     pub queries: Vec<Query>,
+}
+
+impl Load {
+    /// A load of nothing but index rows need not see writes in flight: the core keeps the keys of entries that are
+    /// not committed in memory, and asks only about others. Everything else sees every earlier write of its shard.
+    #[must_use]
+    pub fn needs_only_durable(&self) -> bool {
+        self.queries.iter().all(|q| matches!(q, Query::Get { family: Family::Index, .. }))
+    }
 }
 
 /// Answer to one query.

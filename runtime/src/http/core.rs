@@ -34,10 +34,8 @@ impl Core for Shards {
         let shards = u8::try_from(self.inboxes.len()).unwrap_or(u8::MAX);
         let home = request.home(self.slots, shards);
         let (answer, receiver) = oneshot::channel();
-        match self.inboxes[usize::from(home.0)].call(Call { request, answer }) {
-            Ok(()) => Ok(receiver),
-            Err(_) => Err(Refusal::Busy),
-        }
+        self.inboxes[usize::from(home.0)].call(Call { request, answer })?;
+        Ok(receiver)
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -10,6 +10,7 @@ use std::task::Waker;
 use tokio::sync::oneshot;
 use wukong_core::Completion;
 use wukong_core::api::{ApiAnswer, ApiRequest};
+use wukong_core::error::Refusal;
 use wukong_core::event::mail::Mail;
 use wukong_core::ids::{OpId, ShardId};
 
@@ -81,11 +82,11 @@ impl Inbox {
     }
 
     /// # Errors
-    /// Too many calls wait; the call was not taken.
-    pub fn call(&self, call: Call) -> Result<(), Call> {
+    /// Too many calls wait: busy.
+    pub fn call(&self, call: Call) -> Result<(), Refusal> {
         if self.calls.fetch_add(1, Ordering::AcqRel) >= CALLS_WAITING_MAX {
             self.calls.fetch_sub(1, Ordering::AcqRel);
-            return Err(call);
+            return Err(Refusal::Busy);
         }
         lock(&self.arrived).calls.push_back(call);
         self.bell.ring();

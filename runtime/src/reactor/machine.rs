@@ -14,9 +14,7 @@ pub trait Machine: Send + 'static {
     /// False: no new work.
     fn wants_input(&self) -> bool;
     /// False: this connection's bytes stay in its socket for now.
-    fn wants_bytes(&self, _conn: ConnId) -> bool {
-        true
-    }
+    fn wants_bytes(&self, conn: ConnId) -> bool;
     fn state(&self) -> MachineState;
     fn sample(&self) -> Sample;
 }

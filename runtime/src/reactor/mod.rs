@@ -53,6 +53,8 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Keys of the listeners on the ready list.
 const TCP_LISTENER: u32 = u32::MAX;
 const WEB_LISTENER: u32 = u32::MAX - 1;
+/// When the rest of many stalled connections is asked about.
+const STALLED_AGAIN: Duration = Duration::from_millis(5);
 /// The loop looks at its clock at least this often: the runtime's timers stand still while the machine sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -108,7 +110,7 @@ pub struct Reactor<M, S> {
     /// Sockets and listeners that wait until the machine takes input again.
     paused: Vec<u32>,
     /// Sockets whose bytes the machine does not want for now.
-    stalled: Vec<u32>,
+    stalled: VecDeque<u32>,
     dirty: Vec<u32>,
     credits: Vec<(ConnId, u32)>,
     read_buffer: Vec<u8>,
@@ -160,7 +162,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             ready_scratch: Vec::new(),
             queue: VecDeque::new(),
             paused: Vec::new(),
-            stalled: Vec::new(),
+            stalled: VecDeque::new(),
             dirty: Vec::new(),
             credits: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
@@ -357,12 +359,13 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         let work = self.undrained
             || !self.queue.is_empty()
             || self.machine.wants_input() && !(self.paused.is_empty() && self.arrived.calls.is_empty())
-            || self.machine.wants_input() && self.stalled.iter().any(|slot| self.may_resume(*slot));
+            || self.any_stalled_resumes();
         if work {
             return self.now.mono;
         }
         let front = |list: &VecDeque<(Instant, ConnId)>| list.front().map(|(at, _)| *at);
-        [self.machine.poll_timeout(), self.accept_again, front(&self.handshakes), front(&self.closing)]
+        let many_stalled = (self.stalled.len() > sockets::STALLED_PER_TURN).then(|| self.now.mono + STALLED_AGAIN);
+        [many_stalled, self.machine.poll_timeout(), self.accept_again, front(&self.handshakes), front(&self.closing)]
             .into_iter()
             .flatten()
             .min()

@@ -20,6 +20,8 @@ use wukong_core::{CloseCause, Input, Transport};
 const ACCEPTS_PER_TURN: usize = 64;
 /// Reads of one socket in one turn, as long as each fills the buffer.
 const READS_PER_TURN: usize = 4;
+/// Connections asked for in one turn whether their bytes are wanted again; the others follow.
+pub(super) const STALLED_PER_TURN: usize = 256;
 /// How long accepting rests after it failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// An upgrade request must be complete within this.
@@ -71,22 +73,31 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         }
     }
 
-    /// Whether the machine wants this connection's bytes again, or it is no longer there to be asked for.
-    pub(super) fn may_resume(&self, slot: u32) -> bool {
-        self.conns.get(slot as usize).is_none_or(|c| c.phase != Phase::Open || self.machine.wants_bytes(c.id))
+    /// Whether this connection's bytes are wanted again, or it has something else to be looked at for.
+    fn may_resume(&self, slot: u32) -> bool {
+        self.conns.get(slot as usize).is_none_or(|c| c.phase != Phase::Open || self.wants_bytes(c))
+    }
+
+    /// The machine does not know a connection before its upgrade request was answered.
+    fn wants_bytes(&self, conn: &Conn) -> bool {
+        !conn.known || self.machine.wants_bytes(conn.id)
+    }
+
+    /// Whether one of the stalled connections that the next turn asks about goes on.
+    pub(super) fn any_stalled_resumes(&self) -> bool {
+        self.stalled.iter().take(STALLED_PER_TURN).any(|slot| self.may_resume(*slot))
     }
 
     fn resume_stalled(&mut self) {
-        let mut stalled = std::mem::take(&mut self.stalled);
-        stalled.retain(|slot| {
-            let resume = self.may_resume(*slot);
-            if resume && let Some(conn) = self.conns.get_mut(*slot as usize) {
+        for _ in 0..self.stalled.len().min(STALLED_PER_TURN) {
+            let Some(slot) = self.stalled.pop_front() else { return };
+            if !self.may_resume(slot) {
+                self.stalled.push_back(slot);
+            } else if let Some(conn) = self.conns.get_mut(slot as usize) {
                 conn.paused = false;
-                self.queue.push_back(*slot);
+                self.queue.push_back(slot);
             }
-            !resume
-        });
-        self.stalled = stalled;
+        }
     }
 
     fn accept(&mut self, transport: Transport) {
@@ -167,17 +178,18 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         conn.rearm();
         let blocked = conn.has_output();
         match conn.phase {
-            Phase::Open if wants_input && self.machine.wants_bytes(conn.id) => self.read(slot),
-            // Back-pressure of this connection alone: its bytes wait in the socket.
-            Phase::Open if wants_input && !conn.paused => {
-                conn.paused = true;
-                self.stalled.push(slot);
-            }
-            Phase::Open if !conn.paused => {
+            Phase::Open if conn.paused => {}
+            Phase::Open if !wants_input => {
                 conn.paused = true;
                 self.paused.push(slot);
             }
-            Phase::Open | Phase::Flushing => {}
+            // Back-pressure of this connection alone: its bytes wait in the socket.
+            Phase::Open if conn.known && !self.machine.wants_bytes(conn.id) => {
+                conn.paused = true;
+                self.stalled.push_back(slot);
+            }
+            Phase::Open => self.read(slot),
+            Phase::Flushing => {}
             Phase::Lingering => self.discard(slot),
         }
         if blocked && self.conns.contains(slot as usize) {
@@ -189,7 +201,8 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         for round in 0..=READS_PER_TURN {
             let Some(conn) = self.conns.get_mut(slot as usize).filter(|c| c.phase == Phase::Open) else { break };
-            let enough = round > 0 && !(self.machine.wants_input() && self.machine.wants_bytes(conn.id));
+            let wanted = self.machine.wants_input() && (!conn.known || self.machine.wants_bytes(conn.id));
+            let enough = round > 0 && !wanted;
             if round == READS_PER_TURN || enough {
                 conn.fire();
                 break;

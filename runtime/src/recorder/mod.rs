@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wukong_core::flight::{Encoder, Header, OutputHash, SealKey};
-use wukong_core::ids::Incarnation;
+use wukong_core::ids::{ConnId, Incarnation};
 use wukong_core::time::{Instant, Now};
 use wukong_core::{Input, Output};
 
@@ -140,6 +140,10 @@ impl<M: Machine> Machine for Recorded<M> {
 
     fn wants_input(&self) -> bool {
         self.machine.wants_input()
+    }
+
+    fn wants_bytes(&self, conn: ConnId) -> bool {
+        self.machine.wants_bytes(conn)
     }
 
     fn state(&self) -> MachineState {

@@ -39,7 +39,8 @@ impl ShardStore {
     pub fn load(&mut self, op: OpId, load: Load) -> Option<Completion> {
         let shared = &*self.shared;
         // Acquire: pairs with the storage thread, which counts after it has written.
-        let all_written = shared.written[usize::from(self.shard.0)].load(Ordering::Acquire) == self.started;
+        let all_written = shared.written[usize::from(self.shard.0)].load(Ordering::Acquire) == self.started
+            || load.needs_only_durable();
         if all_written && let Some(found) = read_inline(&shared.rocks, &load) {
             shared.stats.loads_inline.add(1);
             return Some(Completion::Loaded(found));

@@ -38,6 +38,8 @@ lines! {
         overlay: Size = Size::Large,
         /// Memory of recent message keys.
         dedup: Size = Size::Large,
+        /// Mail that may be on its way between two shards: 64, 200, or the default.
+        credit: Size = Size::Large,
         tokens: bool = false,
         /// Another seed for the hash maps of the core; no client may see the difference.
         hash: u64 = 0,

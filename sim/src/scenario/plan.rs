@@ -19,7 +19,7 @@ pub fn generate(seed: u64, events: u64) -> Scenario {
     let mut s = Scenario {
         seed,
         node: node(&mut rng),
-        time: timing(&mut rng, think),
+        time: timing(&mut rng),
         run: Run {
             length: Span(length),
             events,
@@ -42,18 +42,17 @@ fn node(rng: &mut Rng) -> Node {
         slots: *rng.pick(&[1, 4, 16, 64, 64]),
         overlay: size(rng),
         dedup: size(rng),
+        credit: size(rng),
         tokens: rng.chance(100),
         hash: 0,
     }
 }
 
-fn timing(rng: &mut Rng, think: u64) -> Timing {
-    // Slow reads under a load of hundreds of SENDs a second are an overload that nobody recovers from: scenarios/open.
-    let slow_reads = if think >= 500 * MS { (MS, 20 * MS) } else { (20 * US, 2 * MS) };
+fn timing(rng: &mut Rng) -> Timing {
     Timing {
         net: *rng.pick(&[(200 * US, 5 * MS), (50 * US, 300 * US), (5 * MS, 200 * MS)]),
         mail: *rng.pick(&[(US, 50 * US), (US, 2 * MS), (100 * US, 20 * MS)]),
-        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), slow_reads]),
+        load: *rng.pick(&[(20 * US, 2 * MS), (5 * US, 100 * US), (MS, 20 * MS)]),
         sync: *rng.pick(&[(100 * US, 3 * MS), (20 * US, 200 * US), (5 * MS, 80 * MS)]),
         turn: *rng.pick(&[(0, 20 * US), (0, 0), (10 * US, 2 * MS)]),
         inputs: *rng.pick(&[1, 4, 16, 128]),

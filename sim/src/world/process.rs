@@ -151,6 +151,11 @@ impl<M: Machine> World<M> {
             Size::Small => config.dedup_bytes_max = 512,
             Size::Large => {}
         }
+        match node.credit {
+            Size::Zero => config.mail_credit = wukong_core::limits::CONNS_PER_UID,
+            Size::Small => config.mail_credit = 200,
+            Size::Large => {}
+        }
         #[cfg(feature = "mutants")]
         {
             config.mutant = self.mode.mutant;
