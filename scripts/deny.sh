@@ -14,7 +14,7 @@ say() { printf 'deny: %s\n' "$*"; }
 
 if ! command -v cargo-deny >/dev/null 2>&1; then
     say "cargo-deny is not installed: licences, bans and sources are checked by tests/tidy.rs; advisories are NOT checked"
-    exec cargo test -q -p wukong-tests --test tidy -- third_party
+    exec cargo test -q -p wukong-tests --no-default-features --test tidy -- third_party
 fi
 
 cargo deny --all-features check licenses bans sources

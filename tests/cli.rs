@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+use wukong_runtime::client::tcp::RecvError;
+use wukong_runtime::client::{Client, Event, Login};
 use wukong_tests::server_binary;
 use wukong_tests::support::{Options, Ports, Server, TempDir, server, wait_for};
 
@@ -126,6 +128,29 @@ fn sigterm_stops_cleanly_and_the_data_opens_again() {
         server.launch();
     }
     assert!(!server.log().contains("panicked"), "{}", server.log_tail());
+}
+
+#[test]
+fn a_broken_disk_ends_the_process_before_another_promise() {
+    let folder = TempDir::new();
+    let broken = folder.path().join("broken");
+    let mut server = Server::start(Options::default().arg("--test-fail-sync-file").arg(&broken));
+    let mut client = Client::connect(&server.tcp(), &Login::new("ann")).expect("a login");
+    client.send("bob", 1, "first", b"{}").expect("sent");
+    let answer = client.recv(Duration::from_secs(10)).expect("a connection");
+    assert!(matches!(&answer, Some(Event::SendAck(ack)) if ack.reason.0 == 1), "{answer:?}");
+    std::fs::write(&broken, "").expect("the disk breaks");
+    client.send("bob", 1, "second", b"{}").expect("sent");
+    let answer = client.recv(Duration::from_secs(10));
+    assert!(matches!(answer, Err(RecvError::Closed(_))), "no promise, no refusal: {answer:?}");
+    assert_eq!(server.wait_exit().code(), Some(70), "{}", server.log_tail());
+    assert_says(&server.log(), &["disk failed"]);
+
+    std::fs::remove_file(&broken).expect("the disk is mended");
+    server.launch();
+    let stored = server.api().channel("ann", "bob", 1);
+    let names: Vec<&str> = stored.iter().map(|s| s.client_msg_no.as_str()).collect();
+    assert!(names == ["first"] || names == ["first", "second"], "{names:?}");
 }
 
 /// `wukongim chat` between pipes.

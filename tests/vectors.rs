@@ -158,6 +158,34 @@ fn every_client_frame_is_taken() {
     });
 }
 
+/// The published SDK sends with the keys of its former session when it reconnects and the CONNACK is not there yet, and again
+/// after it with the right ones. The first copy may be refused or dropped; the second one is stored, once.
+#[test]
+fn a_send_before_connack_is_taken_when_it_is_repeated() {
+    let vectors = vectors();
+    let fixed = Fixed::new(&vectors["key_exchange"]);
+    let server = Server::start(Options::default());
+    let list = cases(&vectors["frames"], |v| v["name"] == "send-v2-encrypted");
+    run("send before connack", &list, |case| {
+        let early = unhex(case.text("hex"));
+        let mut wire = Wire::open(&server, case.transport, 2);
+        wire.write(&[session::connect_frame(&fixed, &case.uid(), 2), early.clone()].concat());
+        let live = fixed.live(&expect::conn_ack(&mut wire, 1)?);
+        let again = fixed.translate(&early, 2, &live);
+        wire.write(&again);
+        let mut ack = expect::send_ack(&mut wire, |r| r == 1 || r == 9)?;
+        if ack.reason.0 == 9 {
+            ack = expect::send_ack(&mut wire, |r| r == 1)?;
+        }
+        wire.write(&again);
+        let repeated = expect::send_ack(&mut wire, |r| r == 1)?;
+        if (ack.message_id, ack.message_seq) != (repeated.message_id, repeated.message_seq) {
+            return Err(format!("stored twice: {ack:?} and {repeated:?}"));
+        }
+        expect::alive(&mut wire)
+    });
+}
+
 /// One SENDACK, with what belongs to this SEND.
 fn sent(case: &Case, wire: &mut Wire, version: u8) -> Result<(), String> {
     let fields = &case.vector["fields"];

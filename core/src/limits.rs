@@ -101,6 +101,8 @@ pub const UNAUTHENTICATED_MAX: usize = 20_000;
 
 /// Time after which a channel asks again for its participants' membership rows.
 pub const DIRECTORY_RETRY: Duration = Duration::from_secs(1);
+/// How far the head row's `distributed` may lag in time.
+pub const HEAD_HINT: Duration = Duration::from_secs(1);
 /// A channel leader idle this long settles (cluster-and-raft 4.19).
 pub const SETTLE_IDLE: Duration = Duration::from_secs(10);
 /// A settled channel idle this long leaves memory.

@@ -7,9 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use wukong_proto::{
-    Decoder, Detection, FRAME_BODY_MAX, Frame, MAX_VERSION, Violation, decode_one, detect, encode,
-};
+use wukong_proto::{Decoder, Detection, FRAME_BODY_MAX, Frame, MAX_VERSION, Violation, decode_one, detect, encode};
 
 /// Each frame with the version it was read at, and how it ended.
 type Decoded = (Vec<(u8, Frame)>, Option<Violation>);
@@ -51,9 +49,8 @@ fn in_pieces(stream: &Bytes, pieces: &[u8], version: u8, adopt: bool) -> Decoded
     let mut rest = stream.clone();
     let mut cuts = pieces.iter().cycle();
     while !rest.is_empty() {
-        let (len, ahead) = cuts.next().map_or((rest.len(), false), |cut| {
-            (usize::from(cut & 0x7F) + 1, cut & 0x80 != 0)
-        });
+        let (len, ahead) =
+            cuts.next().map_or((rest.len(), false), |cut| (usize::from(cut & 0x7F) + 1, cut & 0x80 != 0));
         decoder.feed(rest.split_to(len.min(rest.len())));
         let pause = ahead && !rest.is_empty();
         loop {
@@ -102,9 +99,7 @@ fn round_trip(frame: &Frame, version: u8) {
     let mut out = BytesMut::new();
     encode(frame, version, &mut out).expect("a decoded frame fits its version");
     let written = out.freeze();
-    let Ok(Some((again, consumed))) = decode_one(&written, version) else {
-        panic!("{frame:?} became {written:?}")
-    };
+    let Ok(Some((again, consumed))) = decode_one(&written, version) else { panic!("{frame:?} became {written:?}") };
     assert_eq!((&again, consumed), (frame, written.len()));
     let mut out = BytesMut::new();
     encode(&again, version, &mut out).expect("it fitted before");

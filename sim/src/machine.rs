@@ -2,6 +2,7 @@
 
 use wukong_core::counters::Counters;
 use wukong_core::error::BootError;
+use wukong_core::ids::ConnId;
 use wukong_core::rng::Seed;
 use wukong_core::time::{Instant, Now};
 use wukong_core::{Boot, Input, Output, Shard, ShardConfig, TimerKind};
@@ -26,6 +27,8 @@ pub trait Machine: Sized {
     fn poll_output(&mut self) -> Option<Output>;
     fn poll_timeout(&self) -> Option<(Instant, TimerKind)>;
     fn wants_input(&self) -> bool;
+    /// False: this connection's bytes stay in its socket for now.
+    fn wants_bytes(&self, conn: ConnId) -> bool;
     fn look(&self) -> Look;
     fn counters(&self) -> &Counters;
 }
@@ -49,6 +52,10 @@ impl Machine for Shard {
 
     fn wants_input(&self) -> bool {
         Self::wants_input(self)
+    }
+
+    fn wants_bytes(&self, conn: ConnId) -> bool {
+        Self::wants_bytes(self, conn)
     }
 
     fn look(&self) -> Look {

@@ -180,6 +180,10 @@ impl Machine for Toy {
         self.waiting.len() < 8
     }
 
+    fn wants_bytes(&self, _: ConnId) -> bool {
+        true
+    }
+
     fn look(&self) -> Look {
         Look {
             ready: true,

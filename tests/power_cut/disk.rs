@@ -1,8 +1,7 @@
 //! What a power cut leaves of a data directory, after the log of `shim/power_cut.c`.
 //!
 //! Every file is cut to the length it had when its last sync began; one that was never synced becomes empty. A file whose
-//! name was not yet in its folder when that folder was last synced is gone altogether, as POSIX allows. The same holds for
-//! folders only with `POWER_CUT_FOLDERS` set: on the file systems in use a sync of anything in a new folder saves its name.
+//! name was not yet in its folder when that folder was last synced is gone altogether, as POSIX allows, and so are folders.
 //! Not modelled: data written over older data in place (only the server's `floor` does that, and its content is
 //! checksummed), and deleted files that come back.
 
@@ -95,8 +94,7 @@ fn cut_folder(folder: &Path, synced: &Synced, done: &mut Cut) {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_dir = entry.file_type().expect("a type").is_dir();
-        let kept = is_dir && std::env::var_os("POWER_CUT_FOLDERS").is_none();
-        if !kept && !names.is_some_and(|names| names.contains(&name)) {
+        if !names.is_some_and(|names| names.contains(&name)) {
             done.files_gone += 1;
             let gone = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             gone.expect("a file is removed");

@@ -137,8 +137,16 @@ impl Server {
     /// # Panics
     /// It does not stop within 15 s.
     pub fn sigterm(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the server runs");
         signal(self.pid, Signal::TERM);
+        self.wait_exit()
+    }
+
+    /// Waits until it ends of its own accord.
+    ///
+    /// # Panics
+    /// It does not end within 15 s.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the server runs");
         let deadline = Instant::now() + STOP_MAX;
         loop {
             if let Some(status) = child.try_wait().expect("a child of ours") {
@@ -147,7 +155,7 @@ impl Server {
             if Instant::now() > deadline {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the server does not stop within {STOP_MAX:?}\n{}", self.log_tail());
+                panic!("the server does not end within {STOP_MAX:?}\n{}", self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -60,6 +60,7 @@ impl Channels {
             channel.write_head(ctx);
         }
         channel.appending = true;
+        channel.arm_hint(ctx, index);
         ctx.persist(PersistWaiter::ChannelGroup(index), PersistClass::Sync);
         if ctx.mutant(Mutant::AckOnPersistStart) {
             channel.group.persisted();

@@ -20,6 +20,11 @@ impl Channels {
             channel.acks.retain(|p| p.deadline > ctx.now.mono);
             return channel.ensure_directory(ctx, index);
         }
+        if channel.lags() {
+            // At most a second behind what was accepted (semantics 4.10.5), riding on someone's sync.
+            channel.write_head(ctx);
+            ctx.persist(PersistWaiter::SyncOnly, PersistClass::Lazy);
+        }
         let idle = ctx.now.mono.since(channel.last_active);
         if !Self::quiet(channel) || idle < limits::SETTLE_IDLE {
             if channel.stage == Stage::Stopped {
@@ -64,11 +69,27 @@ impl Channels {
 }
 
 impl Channel {
+    /// The head row on disk is behind what the recipients' lanes accepted.
+    fn lags(&self) -> bool {
+        self.stage == Stage::Warm && self.has_head && self.dirty && self.distributed > self.head.distributed
+    }
+
+    /// Sees to it that the head row follows soon.
+    pub(super) fn arm_hint(&mut self, ctx: &mut Ctx, index: u32) {
+        let at = ctx.now.mono + limits::HEAD_HINT;
+        if self.timer_at > at {
+            ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
+        }
+    }
+
     pub(super) fn arm_settle(&mut self, ctx: &mut Ctx, index: u32) {
         let mut at = (self.last_active + limits::SETTLE_IDLE).max(ctx.now.mono + limits::SETTLE_IDLE / 10);
         if matches!(self.directory, Directory::Waiting { .. }) && self.stage != Stage::Stopped {
             at = at.min(ctx.now.mono + limits::DIRECTORY_RETRY);
         }
         ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
+        if self.dirty && (self.distributed < self.group.hw || self.lags()) {
+            self.arm_hint(ctx, index);
+        }
     }
 }

@@ -96,7 +96,10 @@ impl Conns {
                 continue;
             }
             match conn.decoder.next() {
-                Ok(None) => return,
+                Ok(None) => {
+                    conn.early = false;
+                    return;
+                }
                 Ok(Some(frame)) => {
                     if matches!(self.on_frame(ctx, id, frame), Step::Wait) {
                         return;
@@ -241,6 +244,15 @@ impl Conns {
         let Some(keys) = &conn.keys else { return };
         let payload = match crypto::open_send(keys, &send, &mut self.scratch) {
             Ok(payload) => payload,
+            Err(_) if conn.early => {
+                // Sent before this session's keys existed: clients repeat it once they have them (wire-protocol 15.4),
+                // and a refusal now would be taken for the answer to the repetition.
+                conn.owed_bytes -= send.payload.len();
+                conn.owed_count -= 1;
+                conn.owed.pop_back();
+                ctx.counters.frames_ignored += 1;
+                return;
+            }
             Err(_) => {
                 return self.on_send_ack(ctx, id, message_id, message_id, 0, ReasonCode::PAYLOAD_DECODE_ERROR);
             }

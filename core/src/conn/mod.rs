@@ -78,6 +78,8 @@ struct Conn {
     pending: Option<Box<wukong_proto::Send>>,
     /// When `pending` is answered at the latest.
     pending_until: Instant,
+    /// What is being decoded arrived before CONNACK was written.
+    early: bool,
     /// Its next run comes with a credit.
     waits_credit: bool,
 }
@@ -162,6 +164,7 @@ impl Conns {
             pending: None,
             pending_until: Instant::NEVER,
             owed_bytes: 0,
+            early: false,
             waits_credit: false,
         };
         let refused = if self.stopping {
@@ -313,6 +316,7 @@ impl Conns {
         conn.keys = Some(keys);
         conn.client_key = None;
         conn.state = State::Active;
+        conn.early = conn.decoder.buffered() > 0;
         conn.deadline = Instant::NEVER;
         self.unauthenticated -= 1;
         ctx.counters.connects_accepted += 1;

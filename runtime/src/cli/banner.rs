@@ -1,7 +1,7 @@
 //! What `wukongim run` tells at its start, in plain lines on the standard output.
 
 use super::config::{HTTP_PORT, TCP_PORT};
-use crate::node::{Node, NodeConfig};
+use crate::node::{Node, NodeConfig, sockets_max};
 use crate::storage::SelfCheck;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt::Write as _;
@@ -74,11 +74,13 @@ pub fn self_check(data_dir: &Path, files: Option<u64>) {
     }
     match files {
         None => say("files       no limit of open files"),
-        Some(n) => say(&format!("files       {n} may be open at once; each connection needs one")),
+        Some(n) => {
+            say(&format!("files       {n} may be open at once, enough for {} client connections", sockets_max(n)))
+        }
     }
-    if let Some(n) = files.filter(|n| *n < FILES_WANTED) {
+    if files.is_some_and(|n| n < FILES_WANTED) {
         warn(&format!(
-            "only {n} files may be open, and each connection needs one. Raise the hard limit: ulimit -Hn {FILES_HIGH}, \
+            "few files may be open, so there is room for few clients. Raise the hard limit: ulimit -Hn {FILES_HIGH}, \
              LimitNOFILE={FILES_HIGH} in a systemd unit, or --ulimit nofile={FILES_HIGH} for a container."
         ));
     }

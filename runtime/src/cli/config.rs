@@ -19,7 +19,7 @@ pub const HTTP_PORT: u16 = 5001;
 ///
 /// Every option can also be given as the environment variable shown with it; the option wins.
 /// Ctrl-C or SIGTERM stops the server: what was accepted is finished and stored first. A second one ends it at once.
-/// Exit codes: 0 stopped, 1 could not start, 70 the disk failed.
+/// Exit codes: 0 stopped, 1 could not start, 2 wrong options, 70 the disk failed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {

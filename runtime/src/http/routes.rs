@@ -34,14 +34,14 @@ pub struct Addresses {
 
 type Answer = Result<Response, Failed>;
 
-async fn call(api: &Api, request: ApiRequest) -> Result<ApiAnswer, Failed> {
+async fn ask(api: &Api, request: ApiRequest) -> Result<ApiAnswer, Refusal> {
     let waiting = api.core.call(request)?;
     match tokio::time::timeout(limits::CALL + GRACE, waiting).await {
-        Ok(Ok(ApiAnswer::Refused(refusal))) => Err(refusal.into()),
+        Ok(Ok(ApiAnswer::Refused(refusal))) => Err(refusal),
         Ok(Ok(answer)) => Ok(answer),
         // The shard left: the node stops.
-        Ok(Err(_)) => Err(Refusal::Busy.into()),
-        Err(_) => Err(Refusal::Timeout.into()),
+        Ok(Err(_)) => Err(Refusal::Busy),
+        Err(_) => Err(Refusal::Timeout),
     }
 }
 
@@ -58,15 +58,12 @@ pub async fn user_token(State(api): State<Arc<Api>>, body: Bytes) -> Answer {
         device_flag: m.u8("device_flag")?,
         device_level: m.u8("device_level")?,
     };
-    let waiting = api.core.call(request)?;
-    match tokio::time::timeout(limits::CALL + GRACE, waiting).await {
-        Ok(Ok(ApiAnswer::Done)) => Ok(answer::ok()),
+    match ask(&api, request).await {
+        Ok(ApiAnswer::Done) => Ok(answer::ok()),
+        Ok(_) => Err(unexpected()),
         // A banned or disbanded user is refused with HTTP 200.
-        Ok(Ok(ApiAnswer::Refused(Refusal::Reason(reason)))) if is_status(reason) => Ok(answer::status(reason)),
-        Ok(Ok(ApiAnswer::Refused(refusal))) => Err(refusal.into()),
-        Ok(Ok(_)) => Err(unexpected()),
-        Ok(Err(_)) => Err(Refusal::Busy.into()),
-        Err(_) => Err(Refusal::Timeout.into()),
+        Err(Refusal::Reason(reason)) if is_status(reason) => Ok(answer::status(reason)),
+        Err(refusal) => Err(refusal.into()),
     }
 }
 
@@ -86,7 +83,7 @@ pub async fn message_sync(State(api): State<Arc<Api>>, body: Bytes) -> Answer {
         limit: m.i64("limit")?,
         up: m.i64("pull_mode")? == 1,
     });
-    match call(&api, request).await? {
+    match ask(&api, request).await? {
         ApiAnswer::Messages(page) => Ok(answer::raw(&Page::from(&page))),
         _ => Err(unexpected()),
     }
@@ -105,7 +102,7 @@ pub async fn conversation_sync(State(api): State<Arc<Api>>, body: Bytes) -> Answ
         page: m.i64("page")?,
         page_size: m.i64("page_size")?,
     });
-    match call(&api, request).await? {
+    match ask(&api, request).await? {
         ApiAnswer::Conversations(rows) => Ok(answer::raw(&rows.iter().map(Item::from).collect::<Vec<_>>())),
         _ => Err(unexpected()),
     }

@@ -5,7 +5,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use start::StartError;
+pub use start::{StartError, sockets_max};
 
 use crate::reactor::inbox::{Control, Inbox};
 use crate::reactor::machine::MachineState;

@@ -8,7 +8,7 @@ use crate::reactor::listen::{Acceptor, bind};
 use crate::reactor::machine::{Machine, MachineState, Store};
 use crate::reactor::{Parts, thread};
 use crate::recorder::{Recorded, Recorder};
-use crate::storage::{DataDir, OpenError, ShardStore, Storage};
+use crate::storage::{DataDir, OpenError, ShardStore, Storage, file_limit};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -18,10 +18,18 @@ use tokio::sync::watch;
 use wukong_core::error::BootError;
 use wukong_core::flight::Header;
 use wukong_core::ids::{OpId, ShardId};
+use wukong_core::limits;
 use wukong_core::rng::Seed;
 use wukong_core::store::{Load, WriteBatch};
 use wukong_core::{Boot, Completion, PersistClass, Shard, ShardConfig};
 use wukong_proto::Text;
+
+/// Files that the database keeps open at most, as far as a quarter of the limit allows.
+const DATABASE_FILES: u64 = 2_048;
+/// Connections of the HTTP API.
+const HTTP_FILES: u64 = 1_024;
+/// Listeners, logs, event queues.
+const OTHER_FILES: u64 = 64;
 
 /// Why a node does not start. `Display` gives the cause and the remedy.
 #[derive(Debug)]
@@ -96,6 +104,7 @@ struct Berth {
     inboxes: Vec<Arc<Inbox>>,
     tcp: std::net::TcpListener,
     websocket: std::net::TcpListener,
+    sockets_max: usize,
     state: watch::Sender<MachineState>,
     on_halt: OnHalt,
 }
@@ -127,6 +136,7 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
         Some(folder) => Some(Recorder::create(folder, incarnation).map_err(StartError::Recorder)?),
         None => None,
     };
+    let sockets_max = sockets_max(file_limit().soft) / count;
     let (mut states, mut shards) = (Vec::new(), Vec::new());
     let sockets = tcp_list.into_iter().zip(web_list);
     for ((shard, store), (tcp, websocket)) in (0..).map(ShardId).zip(stores).zip(sockets) {
@@ -146,7 +156,8 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
         let (state, receiver) = watch::channel(MachineState::default());
         states.push(receiver);
         let inboxes = inboxes.clone();
-        let berth = Berth { shard, store, clock, inboxes, tcp, websocket, state, on_halt: on_halt.clone() };
+        let berth =
+            Berth { sockets_max, shard, store, clock, inboxes, tcp, websocket, state, on_halt: on_halt.clone() };
         let thread = match &recorder {
             None => spawn(berth, machine),
             Some(recorder) => {
@@ -187,6 +198,7 @@ fn spawn<M: Machine>(berth: Berth, machine: M) -> io::Result<JoinHandle<io::Resu
             inboxes: berth.inboxes,
             tcp: Acceptor::new(berth.tcp)?,
             websocket: Acceptor::new(berth.websocket)?,
+            sockets_max: berth.sockets_max,
             state: berth.state,
             on_halt: berth.on_halt,
         })
@@ -207,6 +219,15 @@ fn serve_http(
             Ok(())
         })
     })
+}
+
+/// Client connections of a process that may have so many files open. The database must never find none left: a write
+/// that fails ends the node.
+#[must_use]
+pub fn sockets_max(files: u64) -> usize {
+    let reserved = (files / 4).min(DATABASE_FILES) + (files / 8).min(HTTP_FILES) + OTHER_FILES;
+    let left = files.saturating_sub(reserved).max(files / 2);
+    usize::try_from(left).unwrap_or(usize::MAX).min(limits::CONNS_MAX)
 }
 
 /// What `/route` answers: what the operator said, else the address clients can reach most probably.
@@ -248,6 +269,13 @@ fn lan_address() -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_database_always_has_files_left() {
+        assert_eq!(sockets_max(u64::MAX), limits::CONNS_MAX);
+        assert_eq!(sockets_max(20_000), 20_000 - 2_048 - 1_024 - 64);
+        assert_eq!(sockets_max(100), 50);
+    }
 
     #[test]
     fn route_addresses_have_the_formats_of_the_sdks() {

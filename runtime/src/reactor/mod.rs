@@ -71,6 +71,8 @@ pub struct Parts<M, S> {
     pub inboxes: Vec<Arc<Inbox>>,
     pub tcp: Acceptor,
     pub websocket: Acceptor,
+    /// Sockets at one time; beyond it new ones are closed at once.
+    pub sockets_max: usize,
     pub state: watch::Sender<MachineState>,
     pub on_halt: HaltHook,
 }
@@ -103,6 +105,7 @@ pub struct Reactor<M, S> {
     /// No accept before this: file descriptors ran out.
     accept_again: Option<Instant>,
     conns: Slab<Conn>,
+    sockets_max: usize,
     serial: u64,
     ready: Arc<ReadyList>,
     ready_scratch: Vec<u32>,
@@ -157,6 +160,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             on_halt: parts.on_halt,
             accept_again: None,
             conns: Slab::new(),
+            sockets_max: parts.sockets_max,
             serial: 0,
             ready,
             ready_scratch: Vec::new(),

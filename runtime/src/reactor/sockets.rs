@@ -134,6 +134,17 @@ impl<M: Machine, S: Store> Reactor<M, S> {
     }
 
     fn accepted(&mut self, transport: Transport, stream: TcpStream, peer: SocketAddr) {
+        if self.conns.len() >= self.sockets_max {
+            if self.stats.refused_too_many == 0 {
+                tracing::warn!(
+                    shard = self.shard.0,
+                    "{} connections are all this shard may hold: more are closed at once. Raise the limit of open files.",
+                    self.sockets_max
+                );
+            }
+            self.stats.refused_too_many += 1;
+            return;
+        }
         // Frames are small and answers are waited for. A socket that refuses the option serves all the same.
         let _ = stream.set_nodelay(true);
         let entry = self.conns.vacant_entry();

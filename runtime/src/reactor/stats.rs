@@ -22,6 +22,8 @@ stats! {
     accepted_websocket,
     /// Failed accepts, most often for want of file descriptors.
     accept_errors,
+    /// Connections closed at once because the process may not have more files open.
+    refused_too_many,
     websocket_handshakes_refused,
     websocket_handshakes_timed_out,
     websocket_violations,

@@ -24,6 +24,7 @@ use wukong_core::store::{Load, WriteBatch};
 use wukong_core::time::Now;
 use wukong_core::{CloseCause, CloseReason, Completion, Effect, Input, Output, PersistClass, Transport};
 
+const SOCKETS_MAX: usize = 250;
 /// Bytes that the echo lets wait per connection before it takes no more input.
 const WINDOW: usize = 1 << 20;
 
@@ -202,6 +203,7 @@ impl Server {
                     inboxes,
                     tcp: Acceptor::new(tcp)?,
                     websocket: Acceptor::new(web)?,
+                    sockets_max: SOCKETS_MAX,
                     state,
                     on_halt: Arc::new(move |_, fault| halt.send(fault).unwrap_or_default()),
                 })
@@ -355,6 +357,19 @@ fn a_connection_whose_bytes_are_not_wanted_waits_alone() {
     let mut back = [0; 5];
     held.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"waits");
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once() {
+    let server = Server::start(1);
+    let mut streams: Vec<TcpStream> = (0..SOCKETS_MAX + 10).map(|_| server.connect()).collect();
+    server.wait_for("refused_too_many", 10);
+    let refused = streams.split_off(SOCKETS_MAX);
+    assert!(streams.iter_mut().all(|s| round_trip(s, b"in") == b"in"));
+    assert!(refused.iter().all(|mut s| matches!(s.read(&mut [0]), Ok(0) | Err(_))));
+    drop(streams);
+    server.wait_for("sockets", 0);
+    assert_eq!(round_trip(&mut server.connect(), b"again"), b"again");
 }
 
 #[test]

@@ -131,6 +131,10 @@ fn open(dir: &DataDir, options: &StorageOptions) -> Result<(Rocks, Floor), OpenE
     let new_floor = !dir.floor().exists();
     let floor = Floor::open(&dir.floor())?;
     let report = wal::check(&db, floor.seq())?;
+    // RocksDB syncs what is in its folder, but not the folder's own name.
+    std::fs::create_dir_all(&db)
+        .and_then(|()| super::file::sync_dir(dir.path()))
+        .map_err(OpenError::io(format!("make {} durable", db.display())))?;
     let rocks = Rocks::open(&db, options).map_err(|e| refused(&db, &e))?;
     let latest = rocks.latest_seq();
     floor.check(&db, latest)?;

@@ -16,6 +16,9 @@ use wukong_proto::Frame;
 /// Bytes that a kernel takes for a client that does not read.
 const KERNEL_ROOM: u64 = 64 * 1024;
 
+/// Bytes that a shell reads at once.
+const READ_MAX: usize = 64 * 1024;
+
 /// Something the server is about to have read completely.
 #[derive(Clone, Copy, Debug)]
 pub enum Mark {
@@ -56,6 +59,8 @@ pub struct Link {
     pub connected: bool,
     pub session: Option<Session>,
     pub frozen: bool,
+    /// Inputs of it that the shard has left in the socket.
+    pub held: u32,
     /// Its CONNECT carried a token that was never stored.
     pub wrong_token: bool,
     /// After the end of what the server reads.
@@ -100,6 +105,7 @@ impl<M: Machine> World<M> {
             connected: false,
             session: None,
             frozen: false,
+            held: 0,
             wrong_token: false,
             ended: false,
             up: VecDeque::new(),
@@ -175,8 +181,9 @@ impl<M: Machine> World<M> {
                 pieces += 1;
             }
         }
-        if !bytes.is_empty() {
-            self.send_up(link, Up::Bytes(bytes));
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(READ_MAX));
+            self.send_up(link, Up::Bytes(piece));
         }
     }
 
@@ -194,7 +201,7 @@ impl<M: Machine> World<M> {
                 let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 10_000 + (link % 50_000) as u16);
                 self.arrive(shard, Input::ConnOpened { conn, transport, peer });
             }
-            Up::Bytes(bytes) if l.server_open => self.arrive(shard, Input::ConnReceived { conn, bytes }),
+            Up::Bytes(bytes) if l.server_open && !l.closing => self.arrive(shard, Input::ConnReceived { conn, bytes }),
             Up::Fin if l.server_open => self.server_forgets(link, CloseCause::Peer),
             Up::Bytes(_) | Up::Fin => {}
         }
@@ -204,7 +211,9 @@ impl<M: Machine> World<M> {
         let l = &mut self.links[link as usize];
         l.server_open = false;
         let (shard, conn) = (l.shard, ConnId(u64::from(link)));
-        if cause == CloseCause::Peer && self.rng.net.chance(300) {
+        // Once the core has asked for the close nothing more is read; a broken connection may lose what was not.
+        let closing = l.closing;
+        if closing || self.rng.net.chance(300) {
             self.forget_held(shard, conn);
         }
         self.arrive(shard, Input::ConnClosed { conn, cause });
@@ -310,6 +319,8 @@ impl<M: Machine> World<M> {
             return;
         }
         l.closing = true;
+        let shard = l.shard;
+        self.forget_held(shard, conn);
         self.seen.closed(reason);
         self.visible.num(u64::from(link) << 8 | reason as u64);
         self.happened(Happened::CloseOut { link, reason });

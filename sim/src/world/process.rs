@@ -5,7 +5,7 @@ use crate::history::Event as Happened;
 use crate::machine::Machine;
 use crate::scenario::fault::{Keep, Of};
 use std::collections::VecDeque;
-use wukong_core::ids::{Incarnation, NodeId, ShardId, StoreId};
+use wukong_core::ids::{ConnId, Incarnation, NodeId, ShardId, StoreId};
 use wukong_core::rng::Seed;
 use wukong_core::time::Instant;
 use wukong_core::{Boot, Effect, Input, Output, ShardConfig};
@@ -26,6 +26,31 @@ impl<M> Seat<M> {
     /// A turn may be scheduled although one waits already; the second finds nothing to do.
     pub(super) const fn allow_turn(&mut self) {
         self.turn_waits = false;
+    }
+}
+
+impl<M: Machine> Seat<M> {
+    /// The shard wants this now.
+    fn takes(&self, input: &Input) -> bool {
+        let bytes = match input {
+            Input::ConnReceived { conn, .. } => self.machine.wants_bytes(*conn),
+            _ => true,
+        };
+        self.machine.wants_input() && bytes
+    }
+
+    /// The first input left before that the shard wants now; those of one connection keep their order.
+    fn readable(&self) -> Option<usize> {
+        if self.held.is_empty() || !self.machine.wants_input() {
+            return None;
+        }
+        let mut behind: Vec<ConnId> = Vec::new();
+        self.held.iter().position(|i| {
+            let conn = conn_of(i);
+            let free = conn.is_none_or(|c| !behind.contains(&c)) && self.takes(i);
+            behind.extend(conn.filter(|_| !free));
+            free
+        })
     }
 }
 
@@ -210,15 +235,7 @@ impl<M: Machine> World<M> {
             self.enter(shard, Input::Deadline);
         }
         while left > 0 {
-            let seat = &mut self.process.seats[ix];
-            let wants = seat.machine.wants_input();
-            let input = if wants && !seat.held.is_empty() { seat.held.pop_front() } else { seat.inbox.pop_front() };
-            let Some(input) = input else { break };
-            if !wants && gated(&input) {
-                seat.held.push_back(input);
-                self.seen.held_inputs += 1;
-                continue;
-            }
+            let Some(input) = self.next_input(shard) else { break };
             self.enter(shard, input);
             left -= 1;
         }
@@ -226,6 +243,35 @@ impl<M: Machine> World<M> {
             self.enter(shard, Input::Deadline);
         }
         self.drain(shard);
+    }
+
+    /// What the shard reads next: what it left in a socket before, if it wants that now, else what arrived.
+    fn next_input(&mut self, shard: u8) -> Option<Input> {
+        let ix = usize::from(shard);
+        if let Some(at) = self.process.seats[ix].readable() {
+            let input = self.process.seats[ix].held.remove(at)?;
+            if let Some(conn) = conn_of(&input) {
+                self.links[conn.0 as usize].held -= 1;
+            }
+            return Some(input);
+        }
+        loop {
+            let seat = &mut self.process.seats[ix];
+            let input = seat.inbox.pop_front()?;
+            if !gated(&input) {
+                return Some(input);
+            }
+            let link = conn_of(&input).map(|c| c.0 as usize);
+            let behind = link.is_some_and(|l| self.links[l].held > 0);
+            if seat.takes(&input) && !behind {
+                return Some(input);
+            }
+            seat.held.push_back(input);
+            if let Some(l) = link {
+                self.links[l].held += 1;
+            }
+            self.seen.held_inputs += 1;
+        }
     }
 
     /// One input enters a machine: the unit in which runs are measured.
@@ -272,7 +318,7 @@ impl<M: Machine> World<M> {
             self.exit_soon();
         }
         let seat = &self.process.seats[ix];
-        if !seat.inbox.is_empty() || (!seat.held.is_empty() && seat.machine.wants_input()) {
+        if !seat.inbox.is_empty() || seat.readable().is_some() {
             self.poke(shard);
         }
         self.set_alarm(shard);
@@ -437,7 +483,12 @@ impl<M: Machine> World<M> {
     /// Drops what waits for a connection that broke: the bytes in the kernel are gone.
     pub(super) fn forget_held(&mut self, shard: u8, conn: wukong_core::ids::ConnId) {
         if let Some(seat) = self.process.seats.get_mut(usize::from(shard)) {
-            seat.held.retain(|i| !matches!(i, Input::ConnReceived { conn: c, .. } if *c == conn));
+            let of = |i: &Input| matches!(i, Input::ConnReceived { conn: c, .. } if *c == conn);
+            let before = seat.held.len();
+            seat.held.retain(|i| !of(i));
+            self.links[conn.0 as usize].held -= (before - seat.held.len()) as u32;
+            // Later bytes make no sense without the earlier ones.
+            seat.inbox.retain(|i| !of(i));
         }
     }
 }
@@ -445,6 +496,15 @@ impl<M: Machine> World<M> {
 /// New work, and the end of a connection, which a shell notices when it reads.
 const fn gated(input: &Input) -> bool {
     input.is_new_work() || matches!(input, Input::ConnClosed { .. })
+}
+
+const fn conn_of(input: &Input) -> Option<ConnId> {
+    match input {
+        Input::ConnOpened { conn, .. } | Input::ConnReceived { conn, .. } | Input::ConnClosed { conn, .. } => {
+            Some(*conn)
+        }
+        _ => None,
+    }
 }
 
 const fn kind_of(output: &Output) -> Option<Of> {
