@@ -22,7 +22,7 @@ help: ## this list
 setup: ## system packages and the RocksDB library (once, 10 to 20 minutes); says what it does
 	@scripts/setup.sh
 
-run: setup ## build the server and run it: make run ARGS="--config wk.yaml"
+run: setup ## build the server and run it: make run ARGS="--data-dir DIR"
 	@$(ENV) { test -x "$$CARGO_TARGET_DIR/release/wukongim" || echo "run: first release build: a few minutes"; }
 	@$(ENV) cargo build $(LOCKED) --release -p wukong-runtime
 	@$(ENV) exec "$$CARGO_TARGET_DIR/release/wukongim" run $(ARGS)

@@ -72,6 +72,8 @@ pub enum Timer {
     Conn(ConnId),
     Retry,
     Channel(u32),
+    /// A slot's reads that are tried again.
+    Slot(u16),
     Calls,
     Stop,
 }
@@ -82,6 +84,7 @@ impl Timer {
             Self::Conn(_) => TimerKind::Conn,
             Self::Retry => TimerKind::Retry,
             Self::Channel(_) => TimerKind::Channel,
+            Self::Slot(_) => TimerKind::Slot,
             Self::Calls => TimerKind::Call,
             Self::Stop => TimerKind::Stop,
         }

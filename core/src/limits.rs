@@ -118,6 +118,8 @@ pub const ID_BLOCK_MS: u64 = 1_000;
 pub const SLOT_LOG_SUFFIX: u64 = 10_000;
 /// Keys one slot command may read.
 pub const READ_SET_MAX: usize = 4_096;
+/// A read of a slot that the store could not answer is tried again after this.
+pub const READ_RETRY: Duration = Duration::from_millis(500);
 /// Clean rows a slot overlay keeps.
 pub const OVERLAY_ROWS_MAX: usize = 4_096;
 

@@ -41,7 +41,7 @@ pub enum CloseReason {
 pub enum PersistClass {
     /// Completes after it is synced.
     Sync,
-    /// Written now, completes with the next sync of anyone.
+    /// May wait for company for a short while; completes with the sync that covers it.
     Lazy,
 }
 

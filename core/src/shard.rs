@@ -77,6 +77,7 @@ pub enum TimerKind {
     Conn,
     Retry,
     Channel,
+    Slot,
     Call,
     Stop,
 }
@@ -329,11 +330,11 @@ impl Shard {
             }
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
-            LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found.unwrap_or_default()),
-            LoadWaiter::SlotEntries(id) => slots.on_entries(ctx, id, found.unwrap_or_default()),
+            LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found),
+            LoadWaiter::SlotEntries(id) => slots.on_entries(ctx, id, found),
             LoadWaiter::SlotRows(id, load) => slots.on_rows(ctx, id, load, found),
             LoadWaiter::SlotDirty(id) => {
-                let dirty = slots.on_dirty(ctx, id, found.unwrap_or_default());
+                let dirty = slots.on_dirty(ctx, id, found);
                 channels.on_dirty(ctx, slots, dirty);
             }
             LoadWaiter::IdBlock => {
@@ -377,6 +378,7 @@ impl Shard {
                 Timer::Conn(id) => conns.on_timer(ctx, id),
                 Timer::Retry => users.on_retry_timer(ctx),
                 Timer::Channel(index) => channels.on_timer(ctx, slots, index),
+                Timer::Slot(id) => slots.on_timer(ctx, id),
                 Timer::Calls => calls.on_timer(ctx),
                 Timer::Stop => {
                     self.stop_timer_at = Instant::NEVER;

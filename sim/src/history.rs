@@ -230,8 +230,6 @@ pub struct History {
     pub events: Vec<(u64, Event)>,
     /// The longest time a shard was allowed to do nothing; bounds in seconds are lengthened by it.
     pub pause_max: u64,
-    /// The longest time without a sync: SENDs that wait for a block of ids are not owed an answer yet.
-    pub stall_max: u64,
 }
 
 impl History {

@@ -1,8 +1,9 @@
 //! Hydration of a slot: hard state, log shape, entries not yet applied; then the scan for dirty channels.
 
 use super::command::Command;
-use super::slot::{Slot, Slots, Stage, Waiter};
+use super::slot::{Again, Slot, Slots, Stage, Waiter};
 use crate::ctx::{Ctx, LoadWaiter};
+use crate::error::StoreFault;
 use crate::ids::{ChannelKey, Epoch, SlotId};
 use crate::note::Note;
 use crate::raft::{Group, Log, Recovered};
@@ -66,7 +67,8 @@ impl Slot {
         Ok(())
     }
 
-    fn load_entries(&self, ctx: &mut Ctx, from: u64) {
+    pub(super) fn load_entries(&mut self, ctx: &mut Ctx, from: u64) {
+        self.entries_from = from;
         ctx.load(
             LoadWaiter::SlotEntries(self.id.0),
             [Query::Range {
@@ -96,8 +98,8 @@ impl Slot {
     }
 
     /// Channels that may owe distribution: from the start of the table, or after the last key of the page before.
-    pub(super) fn begin_dirty_scan(&self, ctx: &mut Ctx, after: Option<&Bytes>) {
-        let from = after.map_or_else(
+    pub(super) fn begin_dirty_scan(&mut self, ctx: &mut Ctx, after: Option<Bytes>) {
+        let from = after.as_ref().map_or_else(
             || keys::single(self.id, keys::table::DIRTY),
             |k| {
                 let mut next = k.to_vec();
@@ -105,6 +107,7 @@ impl Slot {
                 Bytes::from(next)
             },
         );
+        self.dirty_after = after;
         ctx.load(
             LoadWaiter::SlotDirty(self.id.0),
             [Query::Range {
@@ -131,10 +134,11 @@ impl Slots {
         });
     }
 
-    pub fn on_boot_rows(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) {
+    pub fn on_boot_rows(&mut self, ctx: &mut Ctx, id: u16, found: Option<Vec<Found>>) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        let Some(found) = readable(found) else { return slot.try_again(ctx, Again::Boot) };
         if slot.hydrate(found).is_err() {
             return self.stop_boot(ctx, id);
         }
@@ -145,13 +149,14 @@ impl Slots {
         }
     }
 
-    pub fn on_entries(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) {
+    pub fn on_entries(&mut self, ctx: &mut Ctx, id: u16, found: Option<Vec<Found>>) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         if slot.stage == Stage::Stopped {
             return;
         }
+        let Some(found) = readable(found) else { return slot.try_again(ctx, Again::Entries) };
         match slot.queue_entries(ctx, found) {
             Ok(Some(next)) => slot.load_entries(ctx, next),
             Ok(None) => slot.campaign(ctx),
@@ -160,7 +165,13 @@ impl Slots {
     }
 
     /// A page of dirty channels to activate.
-    pub fn on_dirty(&mut self, ctx: &mut Ctx, id: u16, found: Vec<Found>) -> Vec<ChannelKey> {
+    pub fn on_dirty(&mut self, ctx: &mut Ctx, id: u16, found: Option<Vec<Found>>) -> Vec<ChannelKey> {
+        let Some(found) = readable(found) else {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.try_again(ctx, Again::Dirty);
+            }
+            return Vec::new();
+        };
         let Some(Found::Page { rows, more }) = found.into_iter().next() else {
             // What these channels owe is unknown: better to serve nothing of this slot than to forget it.
             if let Some(slot) = self.slots.get_mut(&id) {
@@ -169,11 +180,16 @@ impl Slots {
             ctx.note(Note::SlotStopped { slot: SlotId(id), why: "its list of dirty channels cannot be read" });
             return Vec::new();
         };
-        if more && let (Some(slot), Some((last, _))) = (self.slots.get(&id), rows.last()) {
-            slot.begin_dirty_scan(ctx, Some(last));
+        if more && let (Some(slot), Some((last, _))) = (self.slots.get_mut(&id), rows.last()) {
+            slot.begin_dirty_scan(ctx, Some(last.clone()));
         }
         rows.iter().filter_map(|(key, _)| keys::parse_channel(key)).collect()
     }
+}
+
+/// What a load found, unless the store could not read just now.
+fn readable(found: Option<Vec<Found>>) -> Option<Vec<Found>> {
+    found.filter(|f| !f.iter().any(|f| matches!(f, Found::Unreadable(StoreFault::Io | StoreFault::Full))))
 }
 
 fn point<T: Format + Default>(found: Option<Found>) -> Result<T, Damaged> {

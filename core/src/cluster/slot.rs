@@ -2,7 +2,8 @@
 
 use super::command::{Command, Outcome};
 use super::overlay::Overlay;
-use crate::ctx::{Ctx, LoadWaiter, PersistWaiter};
+use crate::ctx::{Ctx, LoadWaiter, PersistWaiter, Timer};
+use crate::error::StoreFault;
 use crate::ids::{SlotId, shard_of};
 use crate::limits;
 use crate::map::BTreeMap;
@@ -12,6 +13,7 @@ use crate::output::PersistClass;
 use crate::raft::Group;
 use crate::store::rows::{Applied, Counter, Format, HardState, Hint, Mark};
 use crate::store::{Family, Found, Query, keys};
+use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -65,6 +67,21 @@ pub(super) struct Slot {
     in_flight: VecDeque<(u64, Vec<Bytes>)>,
     loads: BTreeMap<u64, Vec<Bytes>>,
     next_load: u64,
+    /// Reads that the store could not answer, tried again by the timer.
+    again: Vec<Again>,
+    timer_at: Instant,
+    /// First entry of the page being read at boot, and last key of the dirty page before.
+    pub entries_from: u64,
+    pub dirty_after: Option<Bytes>,
+}
+
+/// A read to repeat.
+#[derive(Clone, Debug)]
+pub(super) enum Again {
+    Boot,
+    Entries,
+    Dirty,
+    Rows(Vec<Bytes>),
 }
 
 /// All slots of one shard.
@@ -95,6 +112,10 @@ impl Slots {
                     in_flight: VecDeque::new(),
                     loads: BTreeMap::new(),
                     next_load: 0,
+                    again: Vec::new(),
+                    timer_at: Instant::NEVER,
+                    entries_from: 0,
+                    dirty_after: None,
                 };
                 slot.begin_boot(ctx);
                 slots.insert(id.0, slot);
@@ -191,18 +212,15 @@ impl Slots {
         let Some(slot) = slots.get_mut(&id) else {
             return;
         };
-        let Some(found) = found else {
-            // An entry that cannot be applied blocks all later ones: the slot stops, the others go on.
-            if !matches!(slot.stage, Stage::Leading | Stage::Stopped) {
-                *waiting_boot -= 1;
-            }
-            slot.stage = Stage::Stopped;
-            return self.note_stopped(ctx, SlotId(id));
-        };
-        for (key, found) in slot.loads.remove(&load).unwrap_or_default().iter().zip(found) {
-            match found {
-                Found::Point(value) => slot.overlay.loaded(key, value),
-                _ => {
+        let keys = slot.loads.remove(&load).unwrap_or_default();
+        let mut again = Vec::new();
+        let mut found = found.map(Vec::into_iter);
+        for key in keys {
+            match found.as_mut().and_then(Iterator::next) {
+                Some(Found::Point(value)) => slot.overlay.loaded(&key, value),
+                None | Some(Found::Unreadable(StoreFault::Io | StoreFault::Full)) => again.push(key),
+                // An entry that cannot be applied blocks all later ones: the slot stops, the others go on.
+                Some(_) => {
                     if !matches!(slot.stage, Stage::Leading | Stage::Stopped) {
                         *waiting_boot -= 1;
                     }
@@ -210,8 +228,25 @@ impl Slots {
                 }
             }
         }
+        if !again.is_empty() {
+            slot.try_again(ctx, Again::Rows(again));
+        }
         slot.apply(ctx, done);
         self.note_stopped(ctx, SlotId(id));
+    }
+
+    /// Reads that failed are tried again.
+    pub fn on_timer(&mut self, ctx: &mut Ctx, id: u16) {
+        let slot = self.slot(SlotId(id));
+        slot.timer_at = Instant::NEVER;
+        for again in core::mem::take(&mut slot.again) {
+            match again {
+                Again::Boot => slot.begin_boot(ctx),
+                Again::Entries => slot.load_entries(ctx, slot.entries_from),
+                Again::Dirty => slot.begin_dirty_scan(ctx, slot.dirty_after.clone()),
+                Again::Rows(keys) => slot.load_rows(ctx, keys),
+            }
+        }
     }
 
     pub(super) fn note_stopped(&mut self, ctx: &mut Ctx, id: SlotId) {
@@ -245,15 +280,24 @@ impl Slot {
         assert!(keys.len() <= limits::READ_SET_MAX, "a command's read set is bounded");
         let missing: Vec<Bytes> = keys.iter().filter(|k| self.overlay.pin(k)).cloned().collect();
         if !missing.is_empty() {
-            let load = self.next_load;
-            self.next_load += 1;
-            ctx.load(
-                LoadWaiter::SlotRows(self.id.0, load),
-                missing.iter().map(|key| Query::Get { family: Family::Meta, key: key.clone() }),
-            );
-            self.loads.insert(load, missing);
+            self.load_rows(ctx, missing);
         }
         self.queue.push_back(Pending { index, command, keys, waiter });
+    }
+
+    fn load_rows(&mut self, ctx: &mut Ctx, keys: Vec<Bytes>) {
+        let load = self.next_load;
+        self.next_load += 1;
+        let get = |key: &Bytes| Query::Get { family: Family::Meta, key: key.clone() };
+        ctx.load(LoadWaiter::SlotRows(self.id.0, load), keys.iter().map(get));
+        self.loads.insert(load, keys);
+    }
+
+    /// The store could not read: tried again in a while, because a disk may recover.
+    pub(super) fn try_again(&mut self, ctx: &mut Ctx, again: Again) {
+        self.again.push(again);
+        let at = ctx.now.mono + limits::READ_RETRY;
+        ctx.arm(Timer::Slot(self.id.0), &mut self.timer_at, at);
     }
 
     /// Hard state durable: leads, and writes the mark of its epoch.

@@ -71,7 +71,7 @@ struct View<'a> {
 impl Snapshot for View<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
         match self.bad {
-            Some((f, prefix)) if *f == family && key.starts_with(prefix) => Err(StoreFault::Io),
+            Some((f, prefix)) if *f == family && key.starts_with(prefix) => Err(StoreFault::Corrupt),
             _ => self.disk.get(family, key),
         }
     }

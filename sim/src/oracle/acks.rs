@@ -48,7 +48,7 @@ impl Owed {
 
 pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
     let s = spans(h);
-    let slack = 2 * SEC + h.pause_max + h.stall_max;
+    let slack = 2 * SEC + h.pause_max;
     let end = h.events.last().map_or(0, |(at, _)| *at);
     let mut owed = Owed::default();
     let mut attempts: BTreeMap<u32, u32> = BTreeMap::new();

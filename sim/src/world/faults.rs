@@ -27,7 +27,6 @@ impl<M: Machine> World<M> {
             }
             Kind::Stall => {
                 self.storage.stall_until = self.storage.stall_until.max(until);
-                self.history.stall_max += f.span.0;
             }
             Kind::Slow => {
                 self.storage.slow_until = until;
