@@ -2,13 +2,16 @@
 
 #![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
+mod support;
+
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
+use support::Disk;
 use wukong_core::api::{ApiAnswer, ApiRequest, ConversationSync, MessageSync};
 use wukong_core::error::StoreFault;
 use wukong_core::ids::{CallId, ConnId, Incarnation, OpId, StoreId};
 use wukong_core::rng::Seed;
-use wukong_core::store::{Family, Load, Snapshot, Write, WriteBatch, answer};
+use wukong_core::store::{Family, Load, WriteBatch, answer};
 use wukong_core::time::{Instant, Now, WallTime};
 use wukong_core::{
     Boot, CloseCause, CloseReason, Completion, Effect, Input, Output, PersistClass, Shard, ShardConfig, Transport,
@@ -18,51 +21,6 @@ use wukong_proto::{
 };
 
 const SECOND: u64 = 1_000_000_000;
-
-#[derive(Clone, Default)]
-struct Disk(BTreeMap<(Family, Vec<u8>), Vec<u8>>);
-
-impl Disk {
-    fn write(&mut self, batch: &WriteBatch) {
-        for w in batch {
-            match w {
-                Write::Put { family, key, value } => {
-                    self.0.insert((family, key.to_vec()), value.to_vec());
-                }
-                Write::Delete { family, key } => {
-                    self.0.remove(&(family, key.to_vec()));
-                }
-                Write::DeleteRange { family, from, to } => {
-                    self.0.retain(|(f, k), _| *f != family || k.as_slice() < from || k.as_slice() >= to);
-                }
-            }
-        }
-    }
-}
-
-impl Snapshot for Disk {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
-        Ok(self.0.get(&(family, key.to_vec())).map(|v| Bytes::copy_from_slice(v)))
-    }
-
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreFault> {
-        let rows = self.0.range((family, from.to_vec())..(family, to.to_vec()));
-        if reverse {
-            rows.rev().all(|((_, k), v)| visit(k, v));
-        } else {
-            let mut rows = rows;
-            rows.all(|((_, k), v)| visit(k, v));
-        }
-        Ok(())
-    }
-}
 
 /// One shard, its disk, and clients that speak frames.
 struct World {
