@@ -130,7 +130,7 @@ impl Channels {
             None => {}
         }
         let channel = &self.slab[index as usize];
-        let believed = channel.keys_complete
+        let believed = (channel.keys_complete && !self.dedup.maybe_evicted(key))
             || (ctx.mutant(Mutant::DedupLruComplete) && channel.created_here)
             || (ctx.mutant(Mutant::DedupTailNotRebuilt) && !channel.created_here);
         self.dedup.begin(key, a.payload_hash);
@@ -197,7 +197,7 @@ impl Channels {
                 self.slab[index as usize].make_ready(ctx, index, a);
             }
             (Lookup::InLog(stored), Some(key)) => {
-                self.remember(key, index, stored);
+                self.remember(key, stored);
                 // Repetitions attached to this one meanwhile.
                 let channel = &mut self.slab[index as usize];
                 let (same, other): (Vec<_>, Vec<_>) =
@@ -230,10 +230,10 @@ impl Channels {
         }
     }
 
-    /// Keeps a committed key in memory; channels of which another key was forgotten look on disk from now on.
-    pub(super) fn remember(&mut self, key: Fingerprint, index: u32, stored: Stored) {
-        for forgot in self.dedup.commit(key, index, stored) {
-            if let Some(channel) = self.slab.get_mut(forgot as usize) {
+    /// Keeps a committed key in memory. When memory had to forget, all channels look on disk from now on.
+    pub(super) fn remember(&mut self, key: Fingerprint, stored: Stored) {
+        if self.dedup.commit(key, stored) {
+            for (_, channel) in &mut self.slab {
                 channel.keys_complete = false;
             }
         }

@@ -91,7 +91,7 @@ impl Channels {
             let EntryPromise { event, key, delivery, payload_hash } = entry;
             let message_id = event.message_id;
             if let Some(key) = key {
-                self.remember(key, index, Stored { seq, message_id, payload_hash });
+                self.remember(key, Stored { seq, message_id, payload_hash });
                 let channel = &mut self.slab[index as usize];
                 if !channel.attached.is_empty() {
                     let (same, other): (Vec<_>, Vec<_>) =

@@ -1,9 +1,10 @@
 //! Recent message keys: those of entries that are not committed yet, and an LRU of committed ones (semantics 4.8,
-//! architecture section 9). A key that is in neither may still be in the log: its row on disk decides.
+//! architecture section 9). Keys that fell out of the LRU leave a trace in a filter; of a channel that was created here, a key
+//! that is in none of the three is not in the log. For all others its row on disk decides.
 
+use super::filter::Filter;
 use crate::limits;
 use crate::map::{Map, hasher};
-use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 use slab::Slab;
 
@@ -32,8 +33,6 @@ pub enum Known {
 #[derive(Clone, Debug)]
 struct Node {
     key: Fingerprint,
-    /// Channel, to tell it that memory no longer holds all its keys.
-    channel: u32,
     stored: Stored,
     newer: u32,
     older: u32,
@@ -42,6 +41,8 @@ struct Node {
 const NONE: u32 = u32::MAX;
 /// Memory of one committed key, map entry included.
 const NODE_BYTES: usize = 112;
+/// Share of the memory that the filter adds.
+const FILTER_PART: usize = 4;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Dedup {
     newest: u32,
     oldest: u32,
     nodes_max: usize,
+    /// Keys that fell out of the LRU since the filter was last emptied.
+    evicted: Filter,
 }
 
 impl Dedup {
@@ -66,6 +69,7 @@ impl Dedup {
             newest: NONE,
             oldest: NONE,
             nodes_max: bytes_max.min(limits::DEDUP_BYTES_MAX * 16) / NODE_BYTES,
+            evicted: Filter::new(bytes_max.min(limits::DEDUP_BYTES_MAX * 16) / FILTER_PART),
         }
     }
 
@@ -105,25 +109,33 @@ impl Dedup {
         self.pending.remove(&key);
     }
 
-    /// The entry is committed, or was found on disk. Returns channels of which a key had to be forgotten.
-    pub fn commit(&mut self, key: Fingerprint, channel: u32, stored: Stored) -> Vec<u32> {
+    /// Whether the key may have been here and fallen out. A no is certain until [`Self::commit`] says that it forgot.
+    #[must_use]
+    pub fn maybe_evicted(&self, key: Fingerprint) -> bool {
+        self.evicted.contains(key.0)
+    }
+
+    /// The entry is committed, or was found on disk. True: the traces of evicted keys are gone, so from now on memory holds
+    /// all keys of no channel that has any.
+    #[must_use]
+    pub fn commit(&mut self, key: Fingerprint, stored: Stored) -> bool {
         self.pending.remove(&key);
         if let Some(at) = self.map.get(&key).copied() {
             self.nodes[at as usize].stored = stored;
             self.unlink(at);
             self.link(at);
         } else {
-            let at = self.nodes.insert(Node { key, channel, stored, newer: NONE, older: NONE }) as u32;
+            let at = self.nodes.insert(Node { key, stored, newer: NONE, older: NONE }) as u32;
             self.map.insert(key, at);
             self.link(at);
         }
-        let mut forgot = Vec::new();
+        let mut forgot = false;
         while self.nodes.len() > self.nodes_max {
             let at = self.oldest;
             self.unlink(at);
             let node = self.nodes.remove(at as usize);
             self.map.remove(&node.key);
-            forgot.push(node.channel);
+            forgot |= self.evicted.insert(node.key.0);
         }
         forgot
     }
@@ -171,18 +183,27 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_key_is_forgotten_and_its_channel_told() {
-        let mut d = Dedup::new([1, 2, 3], 2 * NODE_BYTES);
+    fn the_least_recently_used_key_is_evicted_and_leaves_a_trace() {
+        let mut d = Dedup::new([1, 2, 3], 1000 * NODE_BYTES);
+        d.nodes_max = 2;
         let key = |n: &str| Dedup::new([1, 2, 3], 0).fingerprint((1, 1), "u", n);
-        assert!(d.commit(key("a"), 7, stored(1)).is_empty());
-        assert!(d.commit(key("b"), 7, stored(2)).is_empty());
+        assert!(!d.commit(key("a"), stored(1)));
+        assert!(!d.commit(key("b"), stored(2)));
         assert_eq!(d.get(key("a")), Some(Known::Committed(stored(1))));
-        assert_eq!(d.commit(key("c"), 8, stored(3)), [7]);
-        assert_eq!(d.get(key("b")), None);
+        assert!(!d.commit(key("c"), stored(3)));
+        assert_eq!((d.get(key("b")), d.maybe_evicted(key("b")), d.maybe_evicted(key("a"))), (None, true, false));
         d.begin(key("d"), 9);
         assert_eq!(d.get(key("d")), Some(Known::Pending { payload_hash: 9 }));
         d.abandon(key("d"));
         assert_eq!(d.get(key("d")), None);
+    }
+
+    #[test]
+    fn without_memory_every_commit_says_that_it_forgot() {
+        let mut d = Dedup::new([1, 2, 3], 0);
+        let key = d.fingerprint((1, 1), "u", "a");
+        assert!(d.commit(key, stored(1)));
+        assert_eq!(d.get(key), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod append;
 pub mod chain;
 pub mod dedup;
 mod distribute;
+pub mod filter;
 pub mod id;
 pub mod read;
 mod settle;
