@@ -46,3 +46,82 @@ impl Mutant {
         Self::StaleLoadAfterEviction,
     ];
 }
+
+/// Planted bugs of replication (cluster-and-raft 4.30); the number is that of its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RaftMutant {
+    /// M1: a vote leaves before it is durable.
+    VoteBeforeHard,
+    /// M2: the vote of an epoch is forgotten.
+    VoteForgotten,
+    /// M3: copies are counted without looking at the epoch.
+    CommitByCount,
+    /// M4: a position is counted before the logs were compared.
+    AckBeforeCheck,
+    /// M5: learners count.
+    LearnerCounted,
+    /// M6: a follower believes a commit index without knowing that its log matches.
+    HwUnvalidated,
+    /// M7: divergence is repaired in one round.
+    SingleRoundRepair,
+    /// M8: the last epoch is not recomputed after a cut.
+    EpochStale,
+    /// M9: of two epochs in one batch only the first is recorded.
+    LostEpoch,
+    /// M10: a leader that hands over goes on writing.
+    HandoverKeepsWriting,
+    /// M11: voters are replaced in one step.
+    OneStepSwap,
+    /// M12: a learner that lags is promoted.
+    EagerPromote,
+    /// M13: a waiter is content with any entry at its index.
+    WaiterByIndex,
+    /// M14: reads are not confirmed.
+    ReadUnconfirmed,
+    /// M15: a restarted process leads the epoch it led before.
+    SameEpochRestart,
+    /// M16: everything in memory counts as durable.
+    DurableIsEnd,
+    /// M17: a late completion of overwritten items counts.
+    LateCompletion,
+    /// M18: only indexes are compared in elections.
+    ElectionByIndex,
+    /// M19: the promise of a fence is not durable.
+    PromiseVolatile,
+    /// M19: a leader is assigned without a fence round.
+    FenceSkipped,
+    /// M19: a minority of answers ends the fence round.
+    FenceMinority,
+    /// M20: joint is left before its mark is committed.
+    LeaveJointEarly,
+    /// M21: a config is changed before the leader's epoch is committed.
+    ConfigBeforeEpochCommitted,
+    /// M22: the lease survives a transfer.
+    LeaseAfterTransfer,
+    /// M23: the lease runs from the arrival of the echo.
+    LeaseFromArrival,
+    /// M24: a replica that just started votes at once.
+    NoBootStickiness,
+    /// M25: a leader never checks that it is heard.
+    NoCheckQuorum,
+    /// M26: a candidate ignores the winner of its epoch.
+    CandidateIgnoresWinner,
+    /// M27: what a transfer stopped is never resumed.
+    TransferStuck,
+    /// M28: a failed read of the log leaks the fetch credit.
+    CreditLeak,
+    /// M29: a removed voter is not served its removal.
+    RemovedNotServed,
+    /// M30: a channel that was made anew shares its predecessor's log.
+    GenerationShared,
+    /// M31: a snapshot below the commit index is installed.
+    SnapshotBelowHw,
+    /// M34: settled while an append is not durable.
+    SettleEarly,
+    /// M35: the return of a node wakes everything.
+    WakeStorm,
+    /// M38: a failed sync is taken for a good one.
+    SyncErrorIgnored,
+    /// M39: the higher epoch of a refused pre-vote is ignored.
+    PreVoteRefusalIgnored,
+}

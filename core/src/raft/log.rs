@@ -37,6 +37,39 @@ impl Log {
         self.end.epoch = epoch;
     }
 
+    /// The same without forgetting an epoch that has no entries. In a group of several voters it must stay: a replica that cut
+    /// it would end at an older epoch than what it helped to commit, and could be outbid by a log that lacks it.
+    pub fn add_mark(&mut self, epoch: Epoch, at: u64) {
+        assert!(epoch > self.end.epoch && at == self.end.index, "a mark extends the log");
+        self.marks.push((epoch, at));
+        self.end.epoch = epoch;
+    }
+
+    /// Marks of epochs after `epoch`, ascending.
+    pub fn marks_after(&self, epoch: Epoch) -> impl Iterator<Item = (Epoch, u64)> + '_ {
+        self.marks[self.marks.partition_point(|(e, _)| *e <= epoch)..].iter().copied()
+    }
+
+    #[must_use]
+    pub fn marks(&self) -> &[(Epoch, u64)] {
+        &self.marks
+    }
+
+    /// Whether what came before `p` is gone: its place cannot be judged any more.
+    #[must_use]
+    pub fn is_below_base(&self, p: Position) -> bool {
+        p.index < self.base.index || (p.index > 0 && p.epoch < self.base.epoch)
+    }
+
+    /// Where the log would end after [`Self::cut`].
+    #[must_use]
+    pub fn cut_end(&self, keep: Position) -> Position {
+        let end = self.epoch_end(keep.epoch);
+        let index = end.index.min(keep.index).max(self.base.index);
+        let kept = self.marks.iter().rev().find(|(e, at)| *e <= keep.epoch && *at <= keep.index);
+        Position { epoch: kept.map_or(self.base.epoch, |(e, _)| *e), index }
+    }
+
     /// The mark that a new one at the current end would replace, because its epoch has no entries.
     #[must_use]
     pub fn superseded_mark(&self) -> Option<Epoch> {
@@ -74,16 +107,25 @@ impl Log {
 
     /// `cut(L, keep)`: the longest prefix with epochs ≤ keep.epoch and indexes ≤ keep.index.
     pub fn cut(&mut self, keep: Position) {
-        let end = self.epoch_end(keep.epoch);
+        self.end = self.cut_end(keep);
         self.marks.retain(|(e, at)| *e <= keep.epoch && *at <= keep.index);
-        let epoch = self.marks.last().map_or(self.base.epoch, |(e, _)| *e);
-        self.end = Position { epoch, index: end.index.min(keep.index).max(self.base.index) };
+    }
+
+    /// For the planted bug M8: the end goes on claiming the epoch that was cut.
+    pub(super) fn forget_cut(&mut self, epoch: Epoch) {
+        self.end.epoch = self.end.epoch.max(epoch);
     }
 
     /// Forgets everything up to `base`, which is a position of this log.
     pub fn rebase(&mut self, base: Position) {
-        self.marks.retain(|(_, at)| *at >= base.index);
+        self.marks.retain(|(e, _)| *e > base.epoch);
         self.base = base;
+    }
+
+    /// Empty, beginning after `base`.
+    #[must_use]
+    pub const fn starting_at(base: Position) -> Self {
+        Self { base, marks: Vec::new(), end: base }
     }
 }
 

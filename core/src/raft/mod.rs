@@ -4,8 +4,24 @@
 //! A group knows positions, not contents: its owner writes the items and keeps the uncommitted tail. Two modes:
 //! `Elected` groups (slots) raise their own epoch; `Assigned` groups (channels) are given theirs by the slot machine.
 
+pub mod assigned;
+mod commit;
+pub mod config;
+pub mod core;
+mod election;
+pub mod follow;
 pub mod held;
+pub mod journal;
+pub mod lead;
 pub mod log;
+mod member;
+pub mod message;
+pub mod read;
+mod serve;
+pub mod snapshot;
+pub mod tail;
+pub mod transfer;
+mod view;
 
 use crate::ids::{Epoch, Position};
 use alloc::collections::VecDeque;

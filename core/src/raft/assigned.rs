@@ -1,0 +1,235 @@
+//! Assigned mode: channel groups, whose epochs and leaders come from the slot (cluster-and-raft 4.18, 4.19).
+
+use super::config::{Config, Replica};
+use super::core::{GroupCore, Mode, Op, Output, Report, Role};
+use super::message::Message;
+use crate::ids::{Epoch, Position};
+use crate::mutants::RaftMutant;
+use crate::store::rows::Assignment;
+use crate::time::Instant;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// A leader that was asked to give way.
+#[derive(Clone, Copy, Debug)]
+pub struct Handover {
+    pub target: Replica,
+    pub until: Instant,
+    /// It told the slot that it is done, and never resumes this epoch.
+    pub fenced: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    pub assignment: Option<Arc<Assignment>>,
+    pub config: Arc<Config>,
+    /// Newest epoch that this process led.
+    pub led: Epoch,
+    pub handover: Option<Handover>,
+    pub settled: bool,
+}
+
+impl Default for Assigned {
+    fn default() -> Self {
+        Self { assignment: None, config: Arc::new(Config::default()), led: Epoch(0), handover: None, settled: false }
+    }
+}
+
+impl GroupCore {
+    /// The slot decided. Only committed assignments are ever sent.
+    pub(super) fn on_assign(&mut self, a: Arc<Assignment>) {
+        if self.config.mode != Mode::Assigned || a.epoch < self.epoch {
+            return;
+        }
+        let me = self.config.me;
+        let mine = a.leader.is_some_and(|(r, incarnation)| {
+            r == me && (incarnation == self.config.incarnation || self.bug(RaftMutant::SameEpochRestart))
+        });
+        if a.epoch > self.epoch {
+            if mine && self.role == Role::Leader && self.assigned.handover.is_none() {
+                self.install_assignment(&a);
+                self.advance_epoch(&a);
+                return self.refresh_peers();
+            }
+            self.adopt(a.epoch);
+        }
+        self.install_assignment(&a);
+        let unled =
+            self.assigned.led < a.epoch && (self.log.end().epoch < a.epoch || self.bug(RaftMutant::SameEpochRestart));
+        match a.leader {
+            Some(_) if mine && unled && self.role == Role::Follower => {
+                self.assigned.handover = None;
+                self.become_leader();
+            }
+            Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
+            _ => {}
+        }
+    }
+
+    /// The members of an epoch are what its assignment says.
+    pub(super) fn install_assignment(&mut self, a: &Arc<Assignment>) {
+        let newer = self.assigned.assignment.as_ref().is_none_or(|old| {
+            (a.epoch, a.config_version) > (old.epoch, old.config_version)
+                || (a.epoch == old.epoch && old.leader.is_none())
+        });
+        if self.config.mode != Mode::Assigned || !newer {
+            return;
+        }
+        self.assigned.config = Arc::new(Config {
+            version: a.config_version,
+            voters: a.voters.clone(),
+            voters_out: a.voters_out.clone(),
+            learners: a.learners.clone(),
+        });
+        self.assigned.assignment = Some(Arc::clone(a));
+        if self.role == Role::Leader && a.epoch == self.epoch {
+            self.refresh_peers();
+            self.try_commit();
+        }
+    }
+
+    /// The promise of this epoch is durable before the answer leaves; from then on nothing older is acknowledged (P3).
+    pub(super) fn on_fence(&mut self, from: Replica) {
+        self.send(from, Message::FenceResp { durable: Position::default(), hw: 0, damaged: false });
+    }
+
+    pub(super) fn on_handover(&mut self, target: Replica) {
+        let fit = self.members().voters.contains(&target) && target != self.config.me;
+        if self.config.mode != Mode::Assigned || self.role != Role::Leader || !fit || self.assigned.handover.is_some() {
+            return;
+        }
+        let until = self.now + self.config.timing.t_min;
+        self.assigned.handover = Some(Handover { target, until, fenced: false });
+        self.handover_progress();
+    }
+
+    /// Once the target holds everything, this leader fences itself and says so.
+    pub(super) fn handover_progress(&mut self) {
+        let end = self.log.end();
+        let until = self.now + self.config.timing.t_min;
+        let Some(h) = self.assigned.handover.filter(|h| !h.fenced) else { return };
+        let holds =
+            self.lead.as_ref().and_then(|l| l.peer_ref(h.target)).is_some_and(|p| p.durable == end && !p.suspect);
+        if holds && end.epoch == self.epoch {
+            self.report(Report::HandoverReady { epoch: self.epoch, end, target: h.target });
+            if !self.bug(RaftMutant::HandoverKeepsWriting) {
+                self.step_down();
+            }
+            self.assigned.handover = Some(Handover { until, fenced: true, ..h });
+        }
+    }
+
+    pub(super) fn handover_deadline(&self) -> Instant {
+        self.assigned.handover.map_or(Instant::NEVER, |h| h.until)
+    }
+
+    pub(super) fn handover_time(&mut self) {
+        let Some(h) = self.assigned.handover.filter(|h| self.now >= h.until) else { return };
+        let epoch = self.epoch;
+        if h.fenced {
+            // Nothing came of it. It does not resume; the slot has to elect.
+            let until = self.now + self.config.timing.retry_max;
+            self.assigned.handover = (self.assigned.led == epoch).then_some(Handover { until, ..h });
+            if self.assigned.led == epoch {
+                self.report(Report::NeedElect { epoch });
+            }
+        } else if !self.bug(RaftMutant::TransferStuck) {
+            self.assigned.handover = None;
+        } else {
+            self.assigned.handover = Some(Handover { until: Instant::NEVER, ..h });
+        }
+    }
+
+    /// Idle for long enough, everything committed: says so to those that have everything, and then falls silent.
+    pub(super) fn settle_time(&mut self) {
+        let idle = self.config.timing.settle_idle;
+        let end = self.log.end();
+        let careless = self.bug(RaftMutant::SettleEarly);
+        let (now, hw, epoch, durable) = (self.now, self.hw, self.epoch, self.claimed());
+        if self.config.mode != Mode::Assigned || self.assigned.settled || self.assigned.handover.is_some() {
+            return;
+        }
+        let Some(lead) = self.lead.as_mut() else { return };
+        if now < lead.active + idle {
+            return;
+        }
+        let complete = lead.epoch_committed && hw == end.index && durable == end && lead.reads.is_empty();
+        if !complete && !careless {
+            lead.active = now;
+            return;
+        }
+        lead.settling = true;
+        let reachable = |p: &super::lead::Progress| p.seen.is_some() && p.durable == end && !p.suspect;
+        let ready: Vec<Replica> = lead.peers.iter().filter(|p| reachable(p)).map(|p| p.peer).collect();
+        let lagging: Vec<Replica> = lead.peers.iter().filter(|p| !reachable(p)).map(|p| p.peer).collect();
+        lead.hw_news_at = Instant::NEVER;
+        for p in &mut lead.peers {
+            p.begin_at = Instant::NEVER;
+            p.flight = None;
+            if p.durable != end {
+                // It is not served while the group sleeps; its return, or the next entry, wakes it.
+                p.pos = None;
+            }
+        }
+        debug_assert!(careless || end.epoch == epoch, "a settled leader has its mark");
+        for r in ready {
+            self.send(r, Message::Settle { pos: end, hw });
+        }
+        self.persist(alloc::vec![Op::Hint { hw }]);
+        self.assigned.settled = true;
+        self.out.push_back(Output::Settled { lagging });
+    }
+
+    pub(super) fn on_settle(&mut self, from: Replica, pos: Position, hw: u64) {
+        if !self.hear(from) || pos != self.log.end() {
+            return;
+        }
+        self.follow.validated = Some(pos);
+        self.raise_hw(hw.min(pos.index));
+        self.follow.retry_at = Instant::NEVER;
+        self.persist(alloc::vec![Op::Hint { hw: self.hw }]);
+        self.assigned.settled = true;
+        self.send(from, Message::SettleAck { pos });
+    }
+
+    pub(super) fn on_settle_ack(&mut self, from: Replica, pos: Position) {
+        let end = self.log.end();
+        if let Some(p) = self.lead.as_mut().and_then(|l| l.peer(from)) {
+            p.settle_acked = pos == end;
+        }
+    }
+
+    pub(super) fn on_wake(&mut self, from: Replica) {
+        self.assigned.settled = false;
+        if self.role == Role::Leader {
+            self.wake_peer(from);
+        } else {
+            self.fetch();
+        }
+    }
+
+    /// A peer came back: woken only if it lacks something.
+    pub(super) fn on_peer_up(&mut self, peer: Replica) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let end = self.log.end();
+        let storm = self.bug(RaftMutant::WakeStorm);
+        let lags = self.lead.as_ref().and_then(|l| l.peer_ref(peer)).is_some_and(|p| p.durable != end);
+        if lags || storm {
+            self.wake_peer(peer);
+        }
+    }
+
+    fn wake_peer(&mut self, peer: Replica) {
+        let (now, retry) = (self.now, self.config.timing.retry);
+        self.assigned.settled = false;
+        let Some(lead) = self.lead.as_mut() else { return };
+        lead.active = now;
+        if let Some(p) = lead.peer(peer) {
+            p.begin_at = now;
+            p.begin_wait = retry;
+        }
+    }
+}

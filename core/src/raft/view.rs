@@ -1,0 +1,101 @@
+//! What checks, metrics and owners may see of a replica; nothing elsewhere is decided by it.
+
+use super::config::Replica;
+use super::core::{GroupCore, Role};
+use super::log::Log;
+use super::message::Entry;
+use crate::ids::{Epoch, Position};
+
+impl GroupCore {
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    #[must_use]
+    pub const fn leader(&self) -> Option<Replica> {
+        self.leader
+    }
+
+    #[must_use]
+    pub const fn hw(&self) -> u64 {
+        self.hw
+    }
+
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.journal.durable()
+    }
+
+    #[must_use]
+    pub const fn voted_for(&self) -> Option<Replica> {
+        self.voted_for
+    }
+
+    /// The position up to which its log is known to be the leader's.
+    #[must_use]
+    pub const fn validated(&self) -> Option<Position> {
+        self.follow.validated
+    }
+
+    #[must_use]
+    pub fn entry(&self, index: u64) -> Option<&Entry> {
+        self.tail.get(index)
+    }
+
+    /// The leader's mark, hence everything before it, is committed.
+    #[must_use]
+    pub fn epoch_committed(&self) -> bool {
+        self.lead.as_ref().is_some_and(|l| l.epoch_committed)
+    }
+
+    /// Index of the entry of the config in force.
+    #[must_use]
+    pub fn config_index(&self) -> u64 {
+        self.history.index()
+    }
+
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.journal.held()
+    }
+
+    /// Bytes of entries in memory.
+    #[must_use]
+    pub const fn tail_bytes(&self) -> usize {
+        self.tail.bytes()
+    }
+
+    /// Proposals and reads without an outcome.
+    #[must_use]
+    pub fn open_requests(&self) -> usize {
+        self.lead.as_ref().map_or(0, |l| l.proposals.len() + l.reads.len()) + self.forwarded.len()
+    }
+
+    /// Nothing is outstanding, and the leader said so.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.assigned.settled
+    }
+
+    /// Proposals are stopped, for a transfer or handover.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.assigned.handover.is_some() || self.lead.as_ref().is_some_and(|l| l.transfer.is_some())
+    }
+}
