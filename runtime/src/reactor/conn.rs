@@ -23,7 +23,8 @@ pub(super) enum Layer {
     Raw,
     /// The upgrade request is arriving; the machine does not know this connection yet.
     Handshake(Box<ws::Handshake>),
-    Web(Box<ws::Decoder>),
+    /// The decoder is there while a part of a message is.
+    Web(Option<Box<ws::Decoder>>),
 }
 
 /// How far the end of a connection has come.
@@ -133,20 +134,17 @@ impl Conn {
     }
 
     /// Answers a ping; while an answer waits to be written, more pings are not answered.
-    pub fn push_pong(&mut self, payload: Vec<u8>) {
+    pub fn push_pong(&mut self, frame: Vec<u8>) {
         if !self.pong_waits || self.out.is_empty() {
             self.pong_waits = true;
-            let head = ws::control_head(true, payload.len());
-            self.out.push_back(Piece { head, body: Bytes::from(payload), credit: false });
+            self.push_own(frame);
         }
     }
 
     /// Ends the stream of frames with a close frame, if there is such a thing on this connection.
-    pub fn push_close(&mut self, code: Option<u16>) {
+    pub fn push_close(&mut self, code: ws::CloseCode) {
         if let Layer::Web(_) = self.layer {
-            let payload = ws::close_payload(code);
-            let head = ws::control_head(false, payload.len());
-            self.out.push_back(Piece { head, body: Bytes::from(payload), credit: false });
+            self.push_own(ws::close_frame(code));
         }
     }
 

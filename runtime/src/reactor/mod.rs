@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod listen;
 pub mod machine;
 pub mod ready;
+mod received;
 mod sockets;
 pub mod stats;
 #[cfg(test)]
@@ -18,7 +19,6 @@ pub mod thread;
 pub mod ws;
 
 use crate::clock::Clock;
-use bytes::Bytes;
 use conn::Conn;
 use inbox::{Arrived, Control, Inbox, ShardSample};
 use listen::Acceptor;
@@ -117,6 +117,8 @@ pub struct Reactor<M, S> {
     dirty: Vec<u32>,
     credits: Vec<(ConnId, u32)>,
     read_buffer: Vec<u8>,
+    /// For the next WebSocket that has none.
+    decoder: Option<Box<ws::Decoder>>,
     /// Deadlines in order: each kind has one duration.
     handshakes: VecDeque<(Instant, ConnId)>,
     closing: VecDeque<(Instant, ConnId)>,
@@ -170,6 +172,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             dirty: Vec::new(),
             credits: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
+            decoder: None,
             handshakes: VecDeque::new(),
             closing: VecDeque::new(),
             calls: HashMap::new(),
@@ -291,17 +294,6 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                 }
                 Output::Note(note) => self.note(&note),
             }
-        }
-    }
-
-    fn write(&mut self, id: ConnId, frames: impl IntoIterator<Item = Bytes>) {
-        let Some(slot) = self.find(id) else { return };
-        let conn = &mut self.conns[slot as usize];
-        if conn.phase == conn::Phase::Open {
-            for frame in frames {
-                conn.push_frame(frame);
-            }
-            self.mark_dirty(slot);
         }
     }
 

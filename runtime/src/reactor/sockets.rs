@@ -2,7 +2,7 @@
 
 use super::conn::{Conn, Layer, Phase};
 use super::ready::KeyWaker;
-use super::ws::{self, Event, Progress};
+use super::ws::CloseCode;
 use super::{Listener, Machine, READY_PER_TURN, Reactor, Store, TCP_LISTENER, WEB_LISTENER};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -176,7 +176,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         }
     }
 
-    fn open(&mut self, slot: u32, transport: Transport, peer: SocketAddr) {
+    pub(super) fn open(&mut self, slot: u32, transport: Transport, peer: SocketAddr) {
         let conn = &mut self.conns[slot as usize];
         conn.known = true;
         let id = conn.id;
@@ -223,7 +223,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.stats.socket_reads += 1;
                     self.stats.socket_read_bytes += n as u64;
-                    self.received(slot, &mut buffer[..n]);
+                    self.received(slot, &buffer[..n]);
                 }
                 Poll::Ready(_) => {
                     self.forget(slot, CloseCause::Peer);
@@ -234,61 +234,15 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         self.read_buffer = buffer;
     }
 
-    fn received(&mut self, slot: u32, bytes: &mut [u8]) {
+    /// Frames of the machine.
+    pub(super) fn write(&mut self, id: ConnId, frames: impl IntoIterator<Item = Bytes>) {
+        let Some(slot) = self.find(id) else { return };
         let conn = &mut self.conns[slot as usize];
-        let id = conn.id;
-        match &mut conn.layer {
-            Layer::Raw => self.handle(Input::ConnReceived { conn: id, bytes: Bytes::copy_from_slice(bytes) }),
-            Layer::Web(_) => self.received_frames(slot, bytes),
-            Layer::Handshake(handshake) => match handshake.feed(bytes) {
-                Progress::More => {}
-                Progress::Refused(response) => {
-                    self.stats.websocket_handshakes_refused += 1;
-                    conn.push_own(response);
-                    self.close(slot, None);
-                }
-                Progress::Accepted(mut accepted) => {
-                    conn.push_own(accepted.response);
-                    conn.layer = Layer::Web(Box::default());
-                    let peer = accepted.forwarded_for.unwrap_or(conn.peer);
-                    self.mark_dirty(slot);
-                    self.open(slot, Transport::WebSocket, peer);
-                    self.received_frames(slot, &mut accepted.rest);
-                }
-            },
-        }
-    }
-
-    fn received_frames(&mut self, slot: u32, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() {
-            let conn = &mut self.conns[slot as usize];
-            let id = conn.id;
-            let Layer::Web(decoder) = &mut conn.layer else { return };
-            let (used, event) = decoder.next(bytes);
-            match event {
-                None => {}
-                Some(Event::Data(data)) => {
-                    let bytes = Bytes::copy_from_slice(data);
-                    self.handle(Input::ConnReceived { conn: id, bytes });
-                }
-                // No bytes for the machine, but a sign of life, which its idle timer wants to know of.
-                Some(Event::Pong) => self.handle(Input::ConnReceived { conn: id, bytes: Bytes::new() }),
-                Some(Event::Ping(payload)) => {
-                    conn.push_pong(payload);
-                    self.mark_dirty(slot);
-                    self.handle(Input::ConnReceived { conn: id, bytes: Bytes::new() });
-                }
-                Some(Event::Close(code)) => {
-                    self.tell_closed(slot, CloseCause::Peer);
-                    return self.close(slot, code);
-                }
-                Some(Event::Violation(code)) => {
-                    self.stats.websocket_violations += 1;
-                    self.tell_closed(slot, CloseCause::Transport);
-                    return self.close(slot, Some(code));
-                }
+        if conn.phase == Phase::Open {
+            for frame in frames {
+                conn.push_frame(frame);
             }
-            bytes = &mut bytes[used..];
+            self.mark_dirty(slot);
         }
     }
 
@@ -297,20 +251,22 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         if let Some(slot) = self.find(id)
             && self.conns[slot as usize].phase == Phase::Open
         {
-            self.close(slot, Some(ws::CLOSE_NORMAL));
+            self.close(slot, Some(CloseCode::Normal));
         }
     }
 
-    /// Writes what waits, then closes; both within [`CLOSE`].
-    fn close(&mut self, slot: u32, code: Option<u16>) {
+    /// Writes what waits, then closes; both within [`CLOSE`]. With a code, a close frame is the last thing written.
+    pub(super) fn close(&mut self, slot: u32, code: Option<CloseCode>) {
         let conn = &mut self.conns[slot as usize];
         conn.phase = Phase::Flushing;
-        conn.push_close(code);
+        if let Some(code) = code {
+            conn.push_close(code);
+        }
         self.closing.push_back((self.now.mono + CLOSE, conn.id));
         self.mark_dirty(slot);
     }
 
-    fn tell_closed(&mut self, slot: u32, cause: CloseCause) {
+    pub(super) fn tell_closed(&mut self, slot: u32, cause: CloseCause) {
         let conn = &mut self.conns[slot as usize];
         let id = conn.id;
         if std::mem::take(&mut conn.known) {

@@ -554,6 +554,30 @@ fn a_proxy_names_the_peer_and_a_violation_is_closed_with_1002() {
 }
 
 #[test]
+fn messages_that_arrive_in_parts_at_the_same_time_do_not_mix() {
+    let server = Server::start(1);
+    let mut streams = [(); 3].map(|()| upgrade(&server));
+    for stream in &mut streams {
+        stream.read_exact(&mut [0; 2 + 11]).unwrap();
+    }
+    // A text message in two frames with a ping between them; the mask is zero.
+    let parts: [&[u8]; 5] = [&[0x01], &[0x83, 0, 0, 0, 0, b'a'], b"b", b"c\x89\x80\0\0\0\0", b"\x80\x81\0\0\0\0"];
+    for (round, part) in (1..).zip(parts) {
+        for stream in &mut streams {
+            stream.write_all(part).unwrap();
+        }
+        server.wait_for("socket_reads", 3 * (1 + round));
+    }
+    for (stream, last) in streams.iter_mut().zip(*b"xyz") {
+        stream.write_all(&[last]).unwrap();
+        let mut answers = [0; 2 + 6];
+        stream.read_exact(&mut answers).unwrap();
+        assert_eq!(answers, [0x8A, 0, 0x82, 4, b'a', b'b', b'c', last]);
+    }
+    assert_eq!(server.counter("websocket_violations"), 0);
+}
+
+#[test]
 fn plain_http_on_the_websocket_port_is_told_so() {
     let server = Server::start(1);
     let mut stream = TcpStream::connect(server.websocket).unwrap();

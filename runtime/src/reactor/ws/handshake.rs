@@ -2,13 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sha1::{Digest, Sha1};
 use std::net::{IpAddr, SocketAddr};
+use tungstenite::handshake::derive_accept_key;
 
 /// Bytes of a request: beyond it the request is refused.
 const REQUEST_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 64;
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request that is still arriving.
 #[derive(Debug, Default)]
@@ -72,7 +71,7 @@ fn accept(request: &httparse::Request<'_, '_>) -> Result<(String, Option<SocketA
     }
     let key = header(request, "sec-websocket-key").unwrap_or_default();
     if STANDARD.decode(key).is_ok_and(|k| k.len() == 16) {
-        let answer = STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize());
+        let answer = derive_accept_key(key.as_bytes());
         let response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {answer}\r\n\r\n"
         );

@@ -1,11 +1,14 @@
-//! The server side of WebSocket (RFC 6455) without IO and without buffers of its own: bytes in, events out.
+//! The server side of WebSocket (RFC 6455) without IO: bytes in, events out, by tungstenite.
 //!
-//! The machine wants the payloads of data messages as one byte stream (wire-protocol 1.4), so messages are not put
-//! together here: what is in a received chunk is unmasked in place and handed on. An idle connection holds no bytes.
+//! The reactor reads and writes the sockets. A [`Decoder`] owns buffers, so a connection has one only while a part of a
+//! message is there; an idle connection holds no bytes. What the server sends needs no state: a head goes in front of
+//! the machine's bytes, which are not copied.
 
+mod decoder;
 mod frame;
 mod handshake;
-mod utf8;
 
-pub use frame::{CLOSE_NORMAL, Decoder, Event, Head, binary_head, close_payload, control_head};
+pub use decoder::{Decoder, Event};
+pub use frame::{Head, binary_head, close_frame};
 pub use handshake::{Accepted, Handshake, Progress};
+pub use tungstenite::protocol::frame::coding::CloseCode;
