@@ -117,7 +117,7 @@ impl Shard {
         let mut ctx = Ctx::new(config, boot, now, hash.u64());
         let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash.u64());
         let users = Users::new(hash.u64());
-        let seeds = [hash.u64(), hash.u64(), hash.u64(), hash.u64()];
+        let seeds = [hash.u64(), hash.u64(), hash.u64()];
         let channels = Channels::new(&ctx.config, seeds);
         let slots = Slots::boot(&mut ctx);
         Ok(Self {

@@ -8,7 +8,8 @@ use crate::map::{Map, hasher};
 use core::hash::{BuildHasher, Hasher};
 use slab::Slab;
 
-/// (channel, sender, client_msg_no) in 128 keyed bits.
+/// (channel, sender, client_msg_no) in 128 bits. The lower half is keyed, so that clients cannot make two equal; the upper half
+/// is the same in every process, so that what the filter answers does not depend on a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u128);
 
@@ -60,11 +61,11 @@ pub struct Dedup {
 
 impl Dedup {
     #[must_use]
-    pub fn new(seeds: [u64; 3], bytes_max: usize) -> Self {
+    pub fn new(seeds: [u64; 2], bytes_max: usize) -> Self {
         Self {
-            keys: [hasher(seeds[0]), hasher(seeds[1])],
-            pending: Map::with_hasher(hasher(seeds[2])),
-            map: Map::with_hasher(hasher(seeds[2])),
+            keys: [hasher(0), hasher(seeds[0])],
+            pending: Map::with_hasher(hasher(seeds[1])),
+            map: Map::with_hasher(hasher(seeds[1])),
             nodes: Slab::new(),
             newest: NONE,
             oldest: NONE,
@@ -112,7 +113,7 @@ impl Dedup {
     /// Whether the key may have been here and fallen out. A no is certain until [`Self::commit`] says that it forgot.
     #[must_use]
     pub fn maybe_evicted(&self, key: Fingerprint) -> bool {
-        self.evicted.contains(key.0)
+        self.evicted.contains((key.0 >> 64) as u64)
     }
 
     /// The entry is committed, or was found on disk. True: the traces of evicted keys are gone, so from now on memory holds
@@ -135,7 +136,7 @@ impl Dedup {
             self.unlink(at);
             let node = self.nodes.remove(at as usize);
             self.map.remove(&node.key);
-            forgot |= self.evicted.insert(node.key.0);
+            forgot |= self.evicted.insert((node.key.0 >> 64) as u64);
         }
         forgot
     }
@@ -184,9 +185,9 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_key_is_evicted_and_leaves_a_trace() {
-        let mut d = Dedup::new([1, 2, 3], 1000 * NODE_BYTES);
+        let mut d = Dedup::new([1, 2], 1000 * NODE_BYTES);
         d.nodes_max = 2;
-        let key = |n: &str| Dedup::new([1, 2, 3], 0).fingerprint((1, 1), "u", n);
+        let key = |n: &str| Dedup::new([1, 2], 0).fingerprint((1, 1), "u", n);
         assert!(!d.commit(key("a"), stored(1)));
         assert!(!d.commit(key("b"), stored(2)));
         assert_eq!(d.get(key("a")), Some(Known::Committed(stored(1))));
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn without_memory_every_commit_says_that_it_forgot() {
-        let mut d = Dedup::new([1, 2, 3], 0);
+        let mut d = Dedup::new([1, 2], 0);
         let key = d.fingerprint((1, 1), "u", "a");
         assert!(d.commit(key, stored(1)));
         assert_eq!(d.get(key), None);
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn keys_differ_by_each_part() {
-        let d = Dedup::new([1, 2, 3], 0);
+        let d = Dedup::new([1, 2], 0);
         let base = d.fingerprint((1, 1), "ab", "c");
         for other in
             [d.fingerprint((1, 2), "ab", "c"), d.fingerprint((1, 1), "a", "bc"), d.fingerprint((2, 1), "ab", "c")]

@@ -1,4 +1,4 @@
-//! A blocked Bloom filter over keyed fingerprints: one cache line per question.
+//! A blocked Bloom filter over hashes of keys: one cache line per question.
 
 use alloc::vec::Vec;
 
@@ -25,13 +25,13 @@ impl Filter {
     }
 
     #[must_use]
-    pub fn contains(&self, key: u128) -> bool {
+    pub fn contains(&self, key: u64) -> bool {
         !self.blocks.is_empty() && probes(key).all(|(word, bit)| self.blocks[self.place(key)][word] & bit != 0)
     }
 
     /// True: there was no room, and all keys, this one too, are forgotten.
     #[must_use]
-    pub fn insert(&mut self, key: u128) -> bool {
+    pub fn insert(&mut self, key: u64) -> bool {
         if self.keys >= self.blocks_max * BLOCK_BITS / BITS_PER_KEY {
             self.blocks.fill([0; 8]);
             self.keys = 0;
@@ -48,13 +48,15 @@ impl Filter {
         false
     }
 
-    /// The upper half chooses the block, the lower half the bits in it.
-    fn place(&self, key: u128) -> usize {
-        (((key >> 64) * self.blocks.len() as u128) >> 64) as usize
+    fn place(&self, key: u64) -> usize {
+        ((u128::from(key) * self.blocks.len() as u128) >> 64) as usize
     }
 }
 
-fn probes(key: u128) -> impl Iterator<Item = (usize, u64)> {
+/// The upper bits chose the block; the bits in it come from all of them.
+fn probes(key: u64) -> impl Iterator<Item = (usize, u64)> {
+    let key = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let key = key ^ (key >> 32);
     (0..PROBES).map(move |n| {
         let at = (key >> (9 * n)) as usize % BLOCK_BITS;
         (at / 64, 1 << (at % 64))
@@ -66,10 +68,11 @@ mod tests {
     use super::*;
 
     /// Well mixed keys.
-    fn key(n: u64) -> u128 {
-        let mix =
-            |x: u64| (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d);
-        u128::from(mix(n + 1)) << 64 | u128::from(mix(mix(n + 77)))
+    fn key(n: u64) -> u64 {
+        let mix = |x: u64| {
+            (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
+        mix(mix(n + 1))
     }
 
     #[test]

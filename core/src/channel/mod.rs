@@ -182,11 +182,11 @@ pub struct Channels {
 }
 
 impl Channels {
-    pub fn new(config: &crate::shard::ShardConfig, seeds: [u64; 4]) -> Self {
+    pub fn new(config: &crate::shard::ShardConfig, seeds: [u64; 3]) -> Self {
         Self {
-            by_key: Map::with_hasher(hasher(seeds[3])),
+            by_key: Map::with_hasher(hasher(seeds[2])),
             slab: Slab::new(),
-            dedup: Dedup::new([seeds[0], seeds[1], seeds[2]], config.dedup_bytes_max),
+            dedup: Dedup::new([seeds[0], seeds[1]], config.dedup_bytes_max),
             next_activation: 1,
             reads: read::Reads::default(),
             scratch: bytes::BytesMut::new(),
