@@ -1,7 +1,9 @@
 //! Slots: their replication groups, and the state machine whose tables hold all metadata.
 
+pub mod assignment;
 pub mod boot;
 pub mod command;
+pub mod control;
 pub mod overlay;
 pub mod slot;
 

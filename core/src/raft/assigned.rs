@@ -62,8 +62,24 @@ impl GroupCore {
                 self.assigned.handover = None;
                 self.become_leader();
             }
+            Some(_) if mine && self.role == Role::Leader => self.restate(),
             Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
             _ => {}
+        }
+    }
+
+    /// The slot asks: everything that it may have missed is reported again.
+    fn restate(&mut self) {
+        if self.epoch_committed() {
+            self.epoch_stable();
+        }
+        self.handover_progress();
+        let epoch = self.epoch;
+        let learners = self.members().learners.clone();
+        for learner in learners {
+            if self.caught_up(learner) {
+                self.report(Report::CaughtUp { epoch, learner });
+            }
         }
     }
 

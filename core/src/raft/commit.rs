@@ -68,7 +68,7 @@ impl GroupCore {
     }
 
     /// Assigned mode: the epoch's mark is committed.
-    fn epoch_stable(&mut self) {
+    pub(super) fn epoch_stable(&mut self) {
         let epoch = self.epoch;
         self.report(Report::Ready { epoch });
         if self.members().is_joint() {

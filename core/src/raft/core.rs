@@ -256,6 +256,11 @@ pub enum Report {
         epoch: Epoch,
         config_version: u64,
     },
+    /// A learner lacks little enough to become a voter.
+    CaughtUp {
+        epoch: Epoch,
+        learner: Replica,
+    },
     /// Fenced itself at this end; the target holds all of it.
     HandoverReady {
         epoch: Epoch,

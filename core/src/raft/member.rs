@@ -53,7 +53,7 @@ impl GroupCore {
     }
 
     /// A learner that fetched in this epoch and lacks little.
-    fn caught_up(&self, r: Replica) -> bool {
+    pub(super) fn caught_up(&self, r: Replica) -> bool {
         let end = self.log.end().index;
         let lead = self.lead.as_ref().and_then(|l| l.peer_ref(r));
         lead.is_some_and(|p| {
