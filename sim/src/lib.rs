@@ -11,6 +11,7 @@ pub mod heap;
 pub mod history;
 pub mod machine;
 pub mod oracle;
+pub mod raft;
 pub mod report;
 pub mod rng;
 pub mod run;

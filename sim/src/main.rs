@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use wukong_sim::cli::doctor::{What, doctor, trace};
 use wukong_sim::cli::sweep::{Sweep, sweep};
-use wukong_sim::cli::{load, mutants, replay, show, shrink, speed};
+use wukong_sim::cli::{load, mutants, raft, replay, show, shrink, speed};
 use wukong_sim::scenario::plan;
 use wukong_sim::world::Mode;
 
@@ -95,6 +95,9 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         events: u64,
     },
+    /// Clusters of replication groups: elections, replication, assignment of channel leaders
+    #[command(subcommand)]
+    Raft(raft::Command),
     /// The trace of one run, for `doctor`
     Trace {
         file: Option<PathBuf>,
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
             true
         }
         Command::Mutants { only, seeds, events } => mutants::mutants(only.as_deref(), seeds, events),
+        Command::Raft(command) => raft::main(command),
         Command::Trace { file, seed, events, hash, print_from, print_to } => {
             let what = file.map_or(What::Seed(seed, events), What::File);
             said(trace(&what, hash, print_from.map(|f| (f, print_to))))

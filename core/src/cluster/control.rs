@@ -119,11 +119,12 @@ impl Controller {
     }
 
     /// The leader is gone, or useless: the next epoch.
-    pub fn elect(&mut self) {
+    pub fn elect(&mut self, now: Instant) {
         let a = &self.assignment;
         if !self.proposed && a.leader.is_some() && !a.deleted {
             self.proposed = true;
             self.out.push_back(Step::Propose(AssignCommand::Elect { generation: a.generation, epoch: a.epoch }));
+            self.arm(now);
         }
     }
 
@@ -219,8 +220,7 @@ impl Controller {
         let leader = self.assignment.leader.map(|(r, _)| r);
         if self.assignment.voters_out.is_empty() && leader.is_some_and(|r| !self.assignment.voters.contains(&r)) {
             // It led the others into this config, and has no place in it.
-            self.elect();
-            return self.arm(now);
+            return self.elect(now);
         }
         let toward = self.toward_wish();
         if self.ready != self.assignment.epoch || toward {

@@ -75,6 +75,12 @@ impl GroupCore {
         self.journal.held()
     }
 
+    /// What a leader knows a peer to have durably.
+    #[must_use]
+    pub fn peer_durable(&self, peer: Replica) -> Option<Position> {
+        self.lead.as_ref()?.peer_ref(peer).map(|p| p.durable)
+    }
+
     /// Bytes of entries in memory.
     #[must_use]
     pub const fn tail_bytes(&self) -> usize {

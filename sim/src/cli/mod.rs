@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod mutants;
+pub mod raft;
 pub mod recording;
 pub mod shrink;
 pub mod speed;

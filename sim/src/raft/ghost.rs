@@ -1,0 +1,71 @@
+//! What really happened, kept beside the world: who led, what was created, committed and acknowledged.
+
+use std::collections::BTreeMap;
+use wukong_core::ids::Incarnation;
+use wukong_core::raft::config::Replica;
+
+/// A group of one generation.
+pub type GroupId = (usize, u64);
+
+/// One committed entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub epoch: u64,
+    pub content: u64,
+    /// Epoch of the leader that first covered it.
+    pub by: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct GroupGhost {
+    /// Who led each epoch.
+    pub leads: BTreeMap<u64, (Replica, Incarnation)>,
+    /// Content of each entry ever created.
+    pub items: BTreeMap<(u64, u64), u64>,
+    pub marks: BTreeMap<u64, u64>,
+    /// Entries 1, 2, … as first covered by any commit index.
+    pub committed: Vec<Committed>,
+    /// Votes that were told.
+    pub votes: BTreeMap<(Replica, u64), Replica>,
+    /// Largest index that a client knows to be stored.
+    pub acked: u64,
+    /// Acknowledged (index, epoch, operation).
+    pub acks: Vec<(u64, u64, u64)>,
+    /// Highest epoch in which something was committed.
+    pub epoch: u64,
+    /// Newest assignment epoch.
+    pub assigned: u64,
+}
+
+/// An operation of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    pub group: GroupId,
+    pub client: usize,
+    pub node: usize,
+    pub life: u32,
+    pub read: bool,
+    /// For reads: what was acknowledged before it began.
+    pub floor: u64,
+    /// For lease reads: the highest committed epoch is checked when it is served.
+    pub lease: bool,
+    pub open: bool,
+    pub entries: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Ghost {
+    pub groups: BTreeMap<GroupId, GroupGhost>,
+    pub operations: Vec<Operation>,
+    /// State hashes of the slot by applied index.
+    pub states: BTreeMap<u64, u64>,
+    pub acked: u64,
+    pub judged: u64,
+}
+
+impl Ghost {
+    pub fn group(&mut self, id: GroupId) -> &mut GroupGhost {
+        self.groups.entry(id).or_default()
+    }
+}
