@@ -162,14 +162,17 @@ impl Controller {
         let a = &self.assignment;
         let (generation, epoch) = (a.generation, a.epoch);
         let current = a.leader.is_some_and(|(r, _)| r == from);
+        let mut news = false;
         let propose = match report {
             Report::Ready { epoch: e } if e == epoch => {
+                news = self.ready != e;
                 self.ready = e;
                 None
             }
             Report::CaughtUp { epoch: e, learner } if e == epoch && current => {
                 if !self.caught_up.contains(&learner) {
                     self.caught_up.push(learner);
+                    news = true;
                 }
                 None
             }
@@ -185,8 +188,11 @@ impl Controller {
             self.proposed = true;
             self.out.push_back(Step::Propose(command));
             self.arm(now);
-        } else {
-            self.act(now);
+        } else if news {
+            // Not `act`: what it sends would be answered by the same reports.
+            if self.toward_wish() {
+                self.arm(now);
+            }
         }
     }
 
@@ -284,13 +290,18 @@ impl Controller {
         self.out.push_back(Step::Propose(command));
     }
 
+    fn propose(&mut self, command: AssignCommand) {
+        if !core::mem::replace(&mut self.proposed, true) {
+            self.out.push_back(Step::Propose(command));
+        }
+    }
+
     /// The next step toward what is wished; true while there is something to wait for.
     fn toward_wish(&mut self) -> bool {
         let a = Arc::clone(&self.assignment);
         let (generation, epoch) = (a.generation, a.epoch);
-        let propose = |out: &mut VecDeque<Step>, command| out.push_back(Step::Propose(command));
         if self.bug(RaftMutant::LeaveJointEarly) && !a.voters_out.is_empty() {
-            propose(&mut self.out, AssignCommand::LeaveJoint { generation, epoch });
+            self.propose(AssignCommand::LeaveJoint { generation, epoch });
             return true;
         }
         match self.wish.clone() {
@@ -316,9 +327,9 @@ impl Controller {
                 }
                 let newcomers: Vec<Replica> = voters.iter().filter(|r| !a.voters.contains(r)).copied().collect();
                 if let Some(learner) = newcomers.iter().find(|r| !a.learners.contains(r)) {
-                    propose(&mut self.out, AssignCommand::AddLearner { generation, epoch, learner: *learner });
+                    self.propose(AssignCommand::AddLearner { generation, epoch, learner: *learner });
                 } else if newcomers.iter().all(|r| self.caught_up.contains(r)) {
-                    propose(&mut self.out, AssignCommand::EnterJoint { generation, epoch, voters });
+                    self.propose(AssignCommand::EnterJoint { generation, epoch, voters });
                 }
                 true
             }

@@ -238,11 +238,19 @@ impl GroupCore {
         }
     }
 
+    /// Not settled any more, and not before another idle while.
+    pub(super) fn stir(&mut self) {
+        let now = self.now;
+        self.assigned.settled = false;
+        if let Some(lead) = self.lead.as_mut() {
+            lead.active = now;
+        }
+    }
+
     fn wake_peer(&mut self, peer: Replica) {
         let (now, retry) = (self.now, self.config.timing.retry);
-        self.assigned.settled = false;
+        self.stir();
         let Some(lead) = self.lead.as_mut() else { return };
-        lead.active = now;
         if let Some(p) = lead.peer(peer) {
             p.begin_at = now;
             p.begin_wait = retry;

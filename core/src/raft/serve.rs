@@ -51,6 +51,10 @@ impl GroupCore {
         if advanced {
             p.flight_wait = retry;
         }
+        if self.assigned.settled && self.lead_mut().peer(from).is_some_and(|p| p.durable != end) {
+            // It lacks something: awake until it has it.
+            self.stir();
+        }
         self.transfer_progress();
         self.handover_progress();
     }

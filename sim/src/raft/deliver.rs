@@ -39,6 +39,7 @@ impl Cluster {
         }
         let floor = live.core.hw();
         live.floor = floor;
+        live.led = live.core.is_leader().then(|| live.core.epoch());
         live.core.step(local, input);
         while let Some(output) = live.core.poll_output() {
             self.scratch.push(output);
@@ -224,7 +225,7 @@ impl Cluster {
         let stored = durable.recover();
         let hw = stored.hw;
         let core = GroupCore::new(config, stored, node.local(self.now));
-        Live { generation: durable.generation, core, items: durable.items.clone(), hw, floor: hw }
+        Live { generation: durable.generation, core, items: durable.items.clone(), hw, floor: hw, led: None }
     }
 
     /// Starts a batch of the node's disk, unless one runs.
@@ -270,6 +271,7 @@ impl Cluster {
 
     /// Entries are committed here: the slot's are applied.
     pub fn committed(&mut self, n: NodeNo, g: GroupNo, hw: u64) {
+        let at = n;
         if g != SLOT {
             return;
         }
@@ -282,9 +284,17 @@ impl Cluster {
                 Body::Data(bytes) => Payload::parse(bytes),
                 Body::Config(_) => None,
             };
-            if let Some(group) = node.slot.apply(index, payload, &self.commands) {
-                changed.push(group);
+            let Some(group) = node.slot.apply(index, payload, &self.commands) else { continue };
+            changed.push(group);
+            if self.mode.oracles
+                && index > self.ghost.applied
+                && let Some(Payload::Command(n)) = payload
+            {
+                let command = self.commands[n as usize].1.clone();
+                let a = self.nodes[at].slot.table.get(&group).cloned();
+                self.check_assignment(group, a.as_deref(), &command);
             }
+            self.ghost.applied = self.ghost.applied.max(index);
         }
         if self.mode.oracles {
             let (applied, hash) = (self.nodes[n].slot.applied, self.nodes[n].slot.hash);
@@ -293,9 +303,6 @@ impl Cluster {
         let leads = self.nodes[n].leads_slot();
         for group in changed {
             let Some(a) = self.nodes[n].slot.table.get(&group).cloned() else { continue };
-            if self.mode.oracles {
-                self.check_assignment(group, &a);
-            }
             if leads {
                 let local = self.nodes[n].local(self.now);
                 if let Some(c) = self.nodes[n].controllers.get_mut(&group) {

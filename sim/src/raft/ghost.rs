@@ -33,7 +33,7 @@ pub struct GroupGhost {
     pub acks: Vec<(u64, u64, u64)>,
     /// Highest epoch in which something was committed.
     pub epoch: u64,
-    /// Newest assignment epoch.
+    /// Newest epoch whose leader was assigned.
     pub assigned: u64,
 }
 
@@ -60,6 +60,8 @@ pub struct Ghost {
     pub operations: Vec<Operation>,
     /// State hashes of the slot by applied index.
     pub states: BTreeMap<u64, u64>,
+    /// Newest entry of the slot that was applied anywhere.
+    pub applied: u64,
     pub acked: u64,
     pub judged: u64,
 }

@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use super::ghost::{Committed, GroupId};
 use super::{GroupNo, NodeNo, SLOT};
 use std::sync::Arc;
+use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::ids::{Epoch, Position};
 use wukong_core::raft::Log;
 use wukong_core::raft::config::{Config, Replica};
@@ -253,7 +254,8 @@ impl Cluster {
     fn check_commit(&mut self, n: NodeNo, g: GroupNo, hw: u64) {
         let id = self.id(n, g);
         let Some(live) = self.nodes[n].groups[g].as_mut() else { return };
-        let (epoch, leader) = (live.core.epoch(), live.core.is_leader());
+        let leader = live.core.is_leader() || live.led.is_some();
+        let epoch = if live.core.is_leader() { live.core.epoch() } else { live.led.unwrap_or(live.core.epoch()) };
         if hw < live.hw {
             let what = format!("n{n} g{g} lowers its commit index from {} to {hw}", live.hw);
             return self.violation("I10", what);
@@ -333,35 +335,33 @@ impl Cluster {
         }
     }
 
-    /// I17, I18: epochs of assignments rise; a leader is only assigned after a quorum promised.
-    pub fn check_assignment(&mut self, g: GroupNo, a: &Arc<Assignment>) {
+    /// I17, I18: leaders are assigned in rising epochs, and elected ones only after a quorum promised.
+    pub fn check_assignment(&mut self, g: GroupNo, a: Option<&Assignment>, command: &AssignCommand) {
+        let Some(a) = a.filter(|a| !a.deleted) else { return };
         let ghost = self.ghost.groups.entry((g, a.generation)).or_default();
-        if a.epoch.0 <= ghost.assigned || a.deleted {
-            if a.leader.is_none() || a.epoch.0 < ghost.assigned {
-                return;
-            }
+        let AssignCommand::Lead { generation, epoch, leader, .. } = command else { return };
+        if (*generation, *epoch, Some(*leader)) != (a.generation, a.epoch, a.leader.map(|(r, _)| r))
+            || a.epoch.0 == ghost.assigned
+        {
+            return;
         }
-        let fresh = a.epoch.0 > ghost.assigned;
+        self.cover.hit("lead");
+        if a.epoch.0 < ghost.assigned {
+            let what = format!("g{g}: epoch {} is assigned after {}", a.epoch, ghost.assigned);
+            return self.violation("I17", what);
+        }
         ghost.assigned = a.epoch.0;
-        if a.leader.is_some() {
-            self.cover.hit("lead");
-        }
-        if a.leader.is_some() && a.epoch.0 > 1 && !fresh {
-            let promised = |r: Replica| {
-                self.place(r)
-                    .and_then(|p| self.nodes[p].durable[g].as_ref())
-                    .is_some_and(|d| d.generation > a.generation || d.generation == a.generation && d.epoch >= a.epoch)
-            };
-            let config =
-                Config { version: 0, voters: a.voters.clone(), voters_out: a.voters_out.clone(), learners: vec![] };
-            // A wiped replica took its promise with it; it will never vote again either.
-            let gone = |r: Replica| self.place(r).is_none();
-            if !config.quorum(|r| promised(r) || gone(r)) {
-                self.violation(
-                    "I18",
-                    format!("g{g}: {:?} leads epoch {} without a quorum of promises", a.leader, a.epoch),
-                );
-            }
+        let promised = |r: Replica| {
+            self.place(r)
+                .and_then(|p| self.nodes[p].durable[g].as_ref())
+                .is_some_and(|d| d.generation > a.generation || d.generation == a.generation && d.epoch >= a.epoch)
+        };
+        // A wiped replica took its promise with it; it will never vote again either.
+        let gone = |r: Replica| self.place(r).is_none();
+        let config =
+            Config { version: 0, voters: a.voters.clone(), voters_out: a.voters_out.clone(), learners: vec![] };
+        if !config.quorum(|r| promised(r) || gone(r)) {
+            self.violation("I18", format!("g{g}: {:?} leads epoch {} without a quorum of promises", a.leader, a.epoch));
         }
     }
 

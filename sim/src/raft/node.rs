@@ -20,6 +20,8 @@ pub struct Live {
     pub hw: u64,
     /// For I15: what the commit index may be without validation.
     pub floor: u64,
+    /// It led this epoch when the step began.
+    pub led: Option<wukong_core::ids::Epoch>,
 }
 
 /// See the module.
