@@ -131,6 +131,7 @@ impl GroupCore {
         self.assigned.led = self.epoch;
         self.assigned.settled = false;
         self.install = None;
+        self.forwarded_lost();
         if self.log.end().epoch < self.epoch {
             self.log.add_mark(self.epoch, mark_at);
             self.persist(alloc::vec![Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
@@ -179,6 +180,7 @@ impl GroupCore {
             let (incarnation, fetch_seq, seen) = (p.incarnation, p.fetch_seq, p.seen);
             *p = Progress { incarnation, fetch_seq, seen, ..Progress::new(p.peer, now, retry) };
         }
+        self.stir();
         self.note_role();
     }
 
@@ -187,10 +189,14 @@ impl GroupCore {
         let (now, retry, me) = (self.now, self.config.timing.retry, self.config.me);
         let members = self.members().members();
         let Some(lead) = self.lead.as_mut() else { return };
+        let before = lead.peers.len();
         for r in members {
             if r != me && lead.peer(r).is_none() {
                 lead.peers.push(Progress::new(r, now, retry));
             }
+        }
+        if lead.peers.len() > before {
+            self.stir();
         }
     }
 

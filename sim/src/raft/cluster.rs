@@ -93,6 +93,8 @@ pub struct Cluster {
     /// States behind snapshot ids.
     pub snapshots: BTreeMap<u64, Arc<SlotState>>,
     pub ghost: Ghost,
+    /// What stores had that are gone: generation and durable end of each group.
+    pub graves: BTreeMap<(Replica, GroupNo), (u64, wukong_core::ids::Position)>,
     pub cover: Cover,
     pub trace: Trace,
     pub violations: Vec<Violation>,
@@ -133,6 +135,7 @@ impl Cluster {
             commands: Vec::new(),
             snapshots: BTreeMap::new(),
             ghost: Ghost::default(),
+            graves: BTreeMap::new(),
             cover: Cover::default(),
             trace: Trace::default(),
             violations: Vec::new(),

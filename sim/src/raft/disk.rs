@@ -95,6 +95,8 @@ pub struct Durable {
     pub damaged_at: Option<u64>,
     /// Damaged and not yet whole again.
     pub suspect: bool,
+    /// Where the log ended before it was damaged: that much may have been acknowledged.
+    pub lost: Option<Position>,
 }
 
 impl Durable {
@@ -110,6 +112,7 @@ impl Durable {
             hint: 0,
             damaged_at: None,
             suspect: false,
+            lost: None,
         }
     }
 
@@ -139,6 +142,7 @@ impl Durable {
             && at <= self.items.log.end().index
         {
             let keep = Position { epoch: self.items.log.epoch_of(at), index: at - 1 };
+            self.lost = Some(self.items.log.end());
             self.items.cut(keep);
             self.hint = self.hint.min(at - 1);
             self.suspect = true;

@@ -296,6 +296,12 @@ impl Cluster {
     fn wipe(&mut self, n: NodeNo) {
         self.cover.hit("wiped");
         self.take_down(n);
+        let me = self.nodes[n].me();
+        for (g, d) in self.nodes[n].durable.iter().enumerate() {
+            if let Some(d) = d {
+                self.graves.insert((me, g), (d.generation, d.items.log.end()));
+            }
+        }
         let node = &mut self.nodes[n];
         node.wipes += 1;
         node.incarnation = 0;
@@ -396,9 +402,7 @@ impl Cluster {
                     self.snapshots.insert(id, state);
                 }
                 let snapshot = Arc::new(Snapshot { id, base, config, config_index, size });
-                if g == SLOT
-                    && let Some(d) = self.nodes[n].durable[g].as_mut()
-                {
+                if let Some(d) = self.nodes[n].durable[g].as_mut() {
                     d.snapshot = Some(Arc::clone(&snapshot));
                 }
                 let keep = self.choice.below(8);

@@ -308,6 +308,10 @@ impl Cluster {
             self.place(r).and_then(|p| self.nodes[p].durable[g].as_ref()).is_some_and(|d| {
                 let end = d.items.log.end();
                 d.generation == generation && end.epoch >= epoch && end.index >= hw && !d.suspect
+                    || d.lost.is_some_and(|lost| lost.epoch >= epoch && lost.index >= hw)
+            }) || self.graves.get(&(r, g)).is_some_and(|(of, end)| {
+                // It acknowledged, and then lost its disk.
+                *of == generation && end.epoch >= epoch && end.index >= hw
             })
         };
         if !config.quorum(holds) {
@@ -439,18 +443,12 @@ impl Cluster {
                 .filter(|l| l.core.config_index() <= l.core.hw());
             newest.max_by_key(|l| l.core.members().version).map(|l| Arc::clone(l.core.members()))
         } else {
-            let newest = self
-                .nodes
-                .iter()
-                .filter_map(|n| n.slot.table.get(&g))
-                .filter(|a| a.generation == generation && !a.deleted);
-            newest.max_by_key(|a| (a.epoch, a.config_version)).map(|a| {
-                Arc::new(Config {
-                    version: 0,
-                    voters: a.voters.clone(),
-                    voters_out: a.voters_out.clone(),
-                    learners: vec![],
-                })
+            let newest = self.nodes.iter().max_by_key(|n| n.slot.applied).and_then(|n| n.slot.table.get(&g));
+            // Whoever knew of a newer generation may have lost its disk meanwhile.
+            let newer = self.nodes.iter().filter_map(|n| n.durable[g].as_ref()).any(|d| d.generation > generation);
+            newest.filter(|a| a.generation == generation && !a.deleted && !newer).map(|a| {
+                let (voters, voters_out) = (a.voters.clone(), a.voters_out.clone());
+                Arc::new(Config { version: 0, voters, voters_out, learners: vec![] })
             })
         };
         let Some(config) = config else { return };
@@ -466,8 +464,14 @@ impl Cluster {
             config.quorum(|r| lacks(r) && self.place(r).is_some() && !self.suspect(r, g))
         });
         if let Some((index, epoch, op)) = lost {
+            let disks: Vec<_> = config
+                .all_voters()
+                .into_iter()
+                .map(|r| self.place(r).and_then(|p| self.nodes[p].durable[g].as_ref()))
+                .map(|d| d.map(|d| (d.generation, d.items.log.base.index, d.items.log.end(), d.suspect)))
+                .collect();
             let what = format!(
-                "g{g}: entry {index} of epoch {epoch} (operation {op}) was acknowledged, and a quorum lacks it"
+                "g{g}.{generation}: {index} of epoch {epoch} (operation {op}) is acked, a quorum lacks it: {disks:?}"
             );
             self.violation("I14", what);
         }

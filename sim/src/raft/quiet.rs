@@ -72,7 +72,10 @@ impl Cluster {
             }
         }
         if !self.targets_met() {
-            return Some("the voters are not those that were asked for".into());
+            let slot = self.nodes.iter().find(|n| n.controls);
+            let table = slot
+                .map(|n| n.slot.table.values().map(|a| (&a.voters, &a.voters_out, &a.learners)).collect::<Vec<_>>());
+            return Some(format!("the voters are not {:?} but {table:?}", self.targets));
         }
         None
     }
