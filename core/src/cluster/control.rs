@@ -321,6 +321,10 @@ impl Controller {
                 if !a.voters_out.is_empty() {
                     return true;
                 }
+                if let Some(learner) = a.learners.iter().find(|r| !voters.contains(r)) {
+                    self.propose(AssignCommand::DropLearner { generation, epoch, learner: *learner });
+                    return true;
+                }
                 if a.voters == voters {
                     self.wish = None;
                     return false;

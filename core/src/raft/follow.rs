@@ -75,7 +75,14 @@ impl GroupCore {
     /// States this replica's position to the leader.
     pub(super) fn fetch(&mut self) {
         let Some(leader) = self.leader else { return };
-        if !matches!(self.role, Role::Follower | Role::Damaged) || self.install.is_some() || leader == self.config.me {
+        if !matches!(self.role, Role::Follower | Role::Damaged) || leader == self.config.me {
+            return;
+        }
+        if self.install.is_some() {
+            if self.follow.retry_at == Instant::NEVER {
+                // Another leader may have the rest of it.
+                self.resume_install();
+            }
             return;
         }
         self.follow.fetch_seq += 1;

@@ -247,6 +247,7 @@ impl Cluster {
         for g in 0..self.nodes[n].groups.len() {
             if self.nodes[n].groups[g].as_ref().is_some_and(|l| l.core.deadline() <= local) {
                 self.step(n, g, Input::Time);
+                self.check_deadline(n, g, local);
             }
         }
         self.controllers_time(n);

@@ -411,8 +411,10 @@ impl Cluster {
     fn tell_slot(&mut self, n: NodeNo, g: GroupNo, control: Control) {
         let leader = self.nodes[n].groups[SLOT].as_ref().and_then(|l| l.core.leader());
         let generation = self.nodes[n].groups[g].as_ref().map_or(0, |l| l.generation);
-        if let Some(leader) = leader {
-            self.send_control(n, node_of(leader), g, generation, &control);
+        match leader {
+            Some(leader) => self.send_control(n, node_of(leader), g, generation, &control),
+            // A node outside the slot's members asks around.
+            None => (0..self.plan.nodes).for_each(|to| self.send_control(n, to, g, generation, &control)),
         }
     }
 
@@ -498,7 +500,9 @@ impl Cluster {
             return;
         }
         let incarnation = self.nodes[n].incarnation();
-        self.tell_slot(n, SLOT, Control::Ping(incarnation));
+        for to in 0..self.plan.nodes {
+            self.send_control(n, to, SLOT, 0, &Control::Ping(incarnation));
+        }
         self.heap.add(self.now + 300 * MS, Event::Ping { node: n as u16, life });
     }
 }

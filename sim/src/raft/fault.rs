@@ -458,9 +458,11 @@ impl Cluster {
             let want: Vec<Replica> = self.targets[g].iter().map(|t| self.nodes[*t].me()).collect();
             let local = self.nodes[n].local(self.now);
             if let Some(c) = self.nodes[n].controllers.get_mut(&g)
-                && c.wish.is_none()
+                && c.wish.as_ref().is_none_or(|w| matches!(w, Wish::Voters(old) if *old != want))
                 && c.assignment.voters_out.is_empty()
-                && !(c.assignment.voters.len() == want.len() && want.iter().all(|r| c.assignment.voters.contains(r)))
+                && !(c.assignment.voters.len() == want.len()
+                    && c.assignment.learners.is_empty()
+                    && want.iter().all(|r| c.assignment.voters.contains(r)))
             {
                 c.on_wish(local, Wish::Voters(want));
                 self.drain_controller(n, g);

@@ -381,6 +381,15 @@ impl Cluster {
         }
     }
 
+    /// A deadline that has passed is acted on: else the driver would spin.
+    pub fn check_deadline(&mut self, n: NodeNo, g: GroupNo, local: wukong_core::time::Instant) {
+        let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
+        if live.core.deadline() <= local {
+            let what = format!("n{n} g{g} {:?} wants {:?} at {local:?}, again", live.core.role(), live.core.deadline());
+            self.violation("busy", what);
+        }
+    }
+
     /// Now and then: I5, I14, I29 over all replicas.
     pub fn check_all(&mut self) {
         if !self.mode.oracles {

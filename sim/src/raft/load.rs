@@ -174,6 +174,7 @@ impl Cluster {
 
     /// A command of the slot, proposed where its leader should be.
     pub fn propose_command(&mut self, n: NodeNo, g: GroupNo, command: AssignCommand) {
+        self.say(n, &format_args!("g{g} proposes {command:?}"));
         let number = self.commands.len() as u64;
         self.commands.push((g, command));
         let batch: Vec<Bytes> = vec![Payload::Command(number).to_bytes()];
