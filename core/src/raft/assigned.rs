@@ -19,6 +19,9 @@ pub struct Handover {
     pub fenced: bool,
 }
 
+/// `Settle`s without an answer before a peer counts as unreachable.
+const SETTLE_TRIES: u32 = 5;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Assigned {
@@ -117,6 +120,7 @@ impl GroupCore {
         }
         let until = self.now + self.config.timing.t_min;
         self.assigned.handover = Some(Handover { target, until, fenced: false });
+        self.stir();
         self.handover_progress();
     }
 
@@ -157,43 +161,67 @@ impl GroupCore {
         }
     }
 
-    /// Idle for long enough, everything committed: says so to those that have everything, and then falls silent.
+    /// Idle for long enough, everything committed: says so to those that have everything, and falls silent when they know.
     pub(super) fn settle_time(&mut self) {
-        let idle = self.config.timing.settle_idle;
-        let end = self.log.end();
-        let careless = self.bug(RaftMutant::SettleEarly);
-        let (now, hw, epoch, durable) = (self.now, self.hw, self.epoch, self.claimed());
+        let timing = self.config.timing;
+        let (now, end) = (self.now, self.log.end());
         if self.config.mode != Mode::Assigned || self.assigned.settled {
             return;
         }
+        let ready = self.may_settle();
         let Some(lead) = self.lead.as_mut() else { return };
-        if now < lead.active + idle {
+        if now < lead.settle_at {
             return;
         }
-        let handing_over = self.assigned.handover.is_some();
-        let complete =
-            !handing_over && lead.epoch_committed && hw == end.index && durable == end && lead.reads.is_empty();
-        if !complete && !careless {
-            lead.active = now;
+        if !ready {
+            lead.settle_tries = 0;
+            lead.settle_at = now + timing.settle_idle;
             return;
         }
-        lead.settling = true;
-        let reachable = |p: &super::lead::Progress| p.seen.is_some() && p.durable == end && !p.suspect;
-        let ready: Vec<Replica> = lead.peers.iter().filter(|p| reachable(p)).map(|p| p.peer).collect();
-        let lagging: Vec<Replica> = lead.peers.iter().filter(|p| !reachable(p)).map(|p| p.peer).collect();
+        let unaware = |p: &&super::lead::Progress| p.durable == end && !p.settle_acked;
+        let ask: Vec<Replica> = lead.peers.iter().filter(unaware).map(|p| p.peer).collect();
+        if ask.is_empty() || lead.settle_tries >= SETTLE_TRIES {
+            return self.settled();
+        }
+        lead.settle_tries += 1;
+        lead.settle_at = now + timing.retry_max.min(timing.retry * lead.settle_tries);
+        let hw = self.hw;
+        for r in ask {
+            self.send(r, Message::Settle { pos: end, hw });
+        }
+    }
+
+    /// Nothing is open, and no voter that can be reached lacks anything.
+    fn may_settle(&self) -> bool {
+        if self.bug(RaftMutant::SettleEarly) {
+            return true;
+        }
+        let end = self.log.end();
+        let Some(lead) = self.lead.as_ref() else { return false };
+        let window = self.config.timing.settle_idle.max(self.config.timing.retry_max * 3);
+        let behind =
+            |p: &super::lead::Progress| p.durable != end && p.seen.is_some_and(|at| self.now.since(at) < window);
+        self.assigned.handover.is_none()
+            && lead.epoch_committed
+            && self.hw == end.index
+            && self.claimed() == end
+            && lead.reads.is_empty()
+            && !lead.peers.iter().any(behind)
+    }
+
+    fn settled(&mut self) {
+        let (hw, end) = (self.hw, self.log.end());
+        let Some(lead) = self.lead.as_mut() else { return };
         lead.hw_news_at = Instant::NEVER;
         for p in &mut lead.peers {
             p.begin_at = Instant::NEVER;
             p.flight = None;
             if p.durable != end {
-                // It is not served while the group sleeps; its return, or the next entry, wakes it.
+                // Not served while the group sleeps; its return, or the next entry, wakes it.
                 p.pos = None;
             }
         }
-        debug_assert!(careless || end.epoch == epoch, "a settled leader has its mark");
-        for r in ready {
-            self.send(r, Message::Settle { pos: end, hw });
-        }
+        let lagging = lead.peers.iter().filter(|p| !p.settle_acked).map(|p| p.peer).collect();
         self.persist(alloc::vec![Op::Hint { hw }]);
         self.assigned.settled = true;
         self.out.push_back(Output::Settled { lagging });
@@ -213,8 +241,13 @@ impl GroupCore {
 
     pub(super) fn on_settle_ack(&mut self, from: Replica, pos: Position) {
         let end = self.log.end();
-        if let Some(p) = self.lead.as_mut().and_then(|l| l.peer(from)) {
+        let Some(lead) = self.lead.as_mut() else { return };
+        if let Some(p) = lead.peer(from) {
             p.settle_acked = pos == end;
+        }
+        if lead.settle_tries > 0 && lead.peers.iter().all(|p| p.settle_acked || p.durable != end) {
+            lead.settle_at = self.now;
+            self.settle_time();
         }
     }
 
@@ -234,7 +267,8 @@ impl GroupCore {
         }
         let end = self.log.end();
         let storm = self.bug(RaftMutant::WakeStorm);
-        let lags = self.lead.as_ref().and_then(|l| l.peer_ref(peer)).is_some_and(|p| p.durable != end);
+        let lags =
+            self.lead.as_ref().and_then(|l| l.peer_ref(peer)).is_some_and(|p| p.durable != end || !p.settle_acked);
         if lags || storm {
             self.wake_peer(peer);
         }
@@ -244,8 +278,13 @@ impl GroupCore {
     pub(super) fn stir(&mut self) {
         let now = self.now;
         self.assigned.settled = false;
+        let at = now + self.config.timing.settle_idle;
         if let Some(lead) = self.lead.as_mut() {
-            lead.active = now;
+            lead.settle_at = at;
+            lead.settle_tries = 0;
+            for p in &mut lead.peers {
+                p.settle_acked = false;
+            }
         }
     }
 

@@ -78,8 +78,9 @@ pub struct Lead {
     pub reads: VecDeque<Read>,
     pub transfer: Option<Transfer>,
     pub hw_news_at: Instant,
-    pub active: Instant,
-    pub settling: bool,
+    /// When an idle group settles, or asks again those that did not answer.
+    pub settle_at: Instant,
+    pub settle_tries: u32,
 }
 
 impl Progress {
@@ -154,8 +155,8 @@ impl GroupCore {
             reads: VecDeque::new(),
             transfer: None,
             hw_news_at: Instant::NEVER,
-            active: self.now,
-            settling: false,
+            settle_at: self.now + timing.settle_idle,
+            settle_tries: 0,
         }));
         self.note_role();
         self.refresh_peers();
@@ -258,7 +259,7 @@ impl GroupCore {
             }
         }
         if self.config.mode == Mode::Assigned && self.has_peers() && !self.assigned.settled {
-            at = at.min(lead.active + self.config.timing.settle_idle);
+            at = at.min(lead.settle_at);
         }
         at
     }
@@ -382,11 +383,8 @@ impl GroupCore {
         }
         self.log.extend(self.epoch, items.len() as u64);
         self.persist(alloc::vec![Op::Append(items)]);
-        let now = self.now;
-        let lead = self.lead.as_mut().expect("a leader leads");
-        lead.uncommitted += bytes;
-        lead.active = now;
-        self.assigned.settled = false;
+        self.lead_mut().uncommitted += bytes;
+        self.stir();
         (first, self.log.end().index)
     }
 

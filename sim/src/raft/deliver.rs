@@ -293,6 +293,9 @@ impl Cluster {
                 let command = self.commands[n as usize].1.clone();
                 let a = self.nodes[at].slot.table.get(&group).cloned();
                 self.check_assignment(group, a.as_deref(), &command);
+                if let Some(a) = a {
+                    self.ghost.table.insert(group, a);
+                }
             }
             self.ghost.applied = self.ghost.applied.max(index);
         }

@@ -118,6 +118,15 @@ impl Cluster {
         }
     }
 
+    /// What was slow, silent or cut off is heard again.
+    fn all_up(&mut self) {
+        for n in 0..self.plan.nodes {
+            if self.nodes[n].alive {
+                self.peer_up(n);
+            }
+        }
+    }
+
     /// Others learn that `n` can be reached.
     fn peer_up(&mut self, n: NodeNo) {
         let peer = self.nodes[n].me();
@@ -208,13 +217,13 @@ impl Cluster {
             Kind::Idle => self.idle -= 1,
             Kind::Cut(..) | Kind::OneWay(..) | Kind::Isolate(_) | Kind::Split(_) => {
                 self.cut(kind, false);
-                (0..self.plan.nodes)
-                    .filter(|n| self.nodes[*n].alive)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .for_each(|n| self.peer_up(n));
+                self.all_up();
             }
-            Kind::SlowNet(_) | Kind::Datagrams(_) => self.weigh(),
+            Kind::SlowNet(_) | Kind::Datagrams(_) => {
+                self.weigh();
+                self.all_up();
+            }
+            Kind::Stall(..) | Kind::Pause(_) => self.all_up(),
             _ => {}
         }
     }
@@ -457,8 +466,13 @@ impl Cluster {
         for g in 1..=self.plan.channels {
             let want: Vec<Replica> = self.targets[g].iter().map(|t| self.nodes[*t].me()).collect();
             let local = self.nodes[n].local(self.now);
+            let voters = self.nodes[n].controllers.get(&g).map(|c| c.assignment.voters.clone()).unwrap_or_default();
+            let gone: Vec<Replica> = voters.into_iter().filter(|r| self.place(*r).is_none()).collect();
             if let Some(c) = self.nodes[n].controllers.get_mut(&g)
-                && c.wish.as_ref().is_none_or(|w| matches!(w, Wish::Voters(old) if *old != want))
+                && c.wish.as_ref().is_none_or(|w| match w {
+                    Wish::Voters(old) => *old != want,
+                    Wish::Leader(target) => gone.contains(target),
+                })
                 && c.assignment.voters_out.is_empty()
                 && !(c.assignment.voters.len() == want.len()
                     && c.assignment.learners.is_empty()

@@ -1,8 +1,10 @@
 //! What really happened, kept beside the world: who led, what was created, committed and acknowledged.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use wukong_core::ids::Incarnation;
-use wukong_core::raft::config::Replica;
+use wukong_core::raft::config::{Config, Replica};
+use wukong_core::store::rows::Assignment;
 
 /// A group of one generation.
 pub type GroupId = (usize, u64);
@@ -23,6 +25,8 @@ pub struct GroupGhost {
     /// Content of each entry ever created.
     pub items: BTreeMap<(u64, u64), u64>,
     pub marks: BTreeMap<u64, u64>,
+    /// Newest config that was committed.
+    pub config: Option<Arc<Config>>,
     /// Entries 1, 2, … as first covered by any commit index.
     pub committed: Vec<Committed>,
     /// Votes that were told.
@@ -60,6 +64,8 @@ pub struct Ghost {
     pub operations: Vec<Operation>,
     /// State hashes of the slot by applied index.
     pub states: BTreeMap<u64, u64>,
+    /// The newest committed assignment of each channel.
+    pub table: BTreeMap<usize, Arc<Assignment>>,
     /// Newest entry of the slot that was applied anywhere.
     pub applied: u64,
     pub acked: u64,

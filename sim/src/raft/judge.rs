@@ -278,7 +278,12 @@ impl Cluster {
                     break;
                 }
                 Some(_) => {}
-                None if ghost.committed.len() as u64 + 1 == index => ghost.committed.push(new),
+                None if ghost.committed.len() as u64 + 1 == index => {
+                    ghost.committed.push(new);
+                    if let Body::Config(c) = &e.body {
+                        ghost.config = Some(Arc::clone(c));
+                    }
+                }
                 None => {
                     wrong = Some(("I24", format!("n{n} g{g} commits {index} after {}", ghost.committed.len())));
                     break;
@@ -314,7 +319,9 @@ impl Cluster {
                 *of == generation && end.epoch >= epoch && end.index >= hw
             })
         };
-        if !config.quorum(holds) {
+        // Where the channel was made anew, its former self went with what it had acknowledged.
+        let newer = self.nodes.iter().filter_map(|x| x.durable[g].as_ref()).any(|d| d.generation > generation);
+        if !config.quorum(holds) && !newer {
             let ends: Vec<_> = config
                 .all_voters()
                 .into_iter()
@@ -444,18 +451,12 @@ impl Cluster {
         let (g, generation) = id;
         let Some(ghost) = self.ghost.groups.get(&id) else { return };
         let config = if g == SLOT {
-            // The newest config that is committed anywhere.
-            let newest = self
-                .nodes
-                .iter()
-                .filter_map(|n| n.groups[SLOT].as_ref())
-                .filter(|l| l.core.config_index() <= l.core.hw());
-            newest.max_by_key(|l| l.core.members().version).map(|l| Arc::clone(l.core.members()))
+            // As made, until another one is committed.
+            let first = (0..self.plan.voters).map(|n| super::replica(n, 0)).collect();
+            Some(ghost.config.clone().unwrap_or_else(|| Arc::new(Config::of(first))))
         } else {
-            let newest = self.nodes.iter().max_by_key(|n| n.slot.applied).and_then(|n| n.slot.table.get(&g));
-            // Whoever knew of a newer generation may have lost its disk meanwhile.
-            let newer = self.nodes.iter().filter_map(|n| n.durable[g].as_ref()).any(|d| d.generation > generation);
-            newest.filter(|a| a.generation == generation && !a.deleted && !newer).map(|a| {
+            let newest = self.ghost.table.get(&g);
+            newest.filter(|a| a.generation == generation && !a.deleted).map(|a| {
                 let (voters, voters_out) = (a.voters.clone(), a.voters_out.clone());
                 Arc::new(Config { version: 0, voters, voters_out, learners: vec![] })
             })
