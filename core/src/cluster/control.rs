@@ -93,6 +93,12 @@ impl Controller {
         c
     }
 
+    /// For reports: what it waits for.
+    #[must_use]
+    pub fn told(&self) -> (&Option<Wish>, Epoch, &[Replica], bool) {
+        (&self.wish, self.ready, &self.caught_up, self.proposed)
+    }
+
     pub fn poll(&mut self) -> Option<Step> {
         self.out.pop_front()
     }

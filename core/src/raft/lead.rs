@@ -306,10 +306,15 @@ impl GroupCore {
     fn send_begins(&mut self) {
         let (now, hw, retry_max) = (self.now, self.hw, self.config.timing.retry_max);
         let assignment = self.assigned.assignment.clone();
+        let members = Arc::clone(self.members());
         let Some(lead) = self.lead.as_mut() else { return };
         let mark_at = lead.mark_at;
         let mut due = Vec::new();
         for p in &mut lead.peers {
+            if now >= p.begin_at && !members.is_member(p.peer) {
+                // Left before it ever fetched.
+                p.begin_at = Instant::NEVER;
+            }
             if now >= p.begin_at {
                 p.begin_at = now + p.begin_wait;
                 p.begin_wait = (p.begin_wait * 2).min(retry_max);

@@ -81,6 +81,12 @@ impl GroupCore {
         self.lead.as_ref()?.peer_ref(peer).map(|p| p.durable)
     }
 
+    /// Whether a peer said that it knows the group to be settled.
+    #[must_use]
+    pub fn peer_settled(&self, peer: Replica) -> bool {
+        self.lead.as_ref().and_then(|l| l.peer_ref(peer)).is_some_and(|p| p.settle_acked)
+    }
+
     /// Bytes of entries in memory.
     #[must_use]
     pub const fn tail_bytes(&self) -> usize {

@@ -410,14 +410,12 @@ impl Cluster {
         });
     }
 
-    /// To whoever leads the slot, as far as this node knows.
+    /// To whoever leads the slot.
     fn tell_slot(&mut self, n: NodeNo, g: GroupNo, control: Control) {
-        let leader = self.nodes[n].groups[SLOT].as_ref().and_then(|l| l.core.leader());
+        // A node outside the slot's members does not know who leads it: it tells all.
         let generation = self.nodes[n].groups[g].as_ref().map_or(0, |l| l.generation);
-        match leader {
-            Some(leader) => self.send_control(n, node_of(leader), g, generation, &control),
-            // A node outside the slot's members asks around.
-            None => (0..self.plan.nodes).for_each(|to| self.send_control(n, to, g, generation, &control)),
+        for to in 0..self.plan.nodes {
+            self.send_control(n, to, g, generation, &control);
         }
     }
 
@@ -503,9 +501,7 @@ impl Cluster {
             return;
         }
         let incarnation = self.nodes[n].incarnation();
-        for to in 0..self.plan.nodes {
-            self.send_control(n, to, SLOT, 0, &Control::Ping(incarnation));
-        }
+        self.tell_slot(n, SLOT, Control::Ping(incarnation));
         self.heap.add(self.now + 300 * MS, Event::Ping { node: n as u16, life });
     }
 }

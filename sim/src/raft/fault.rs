@@ -136,10 +136,12 @@ impl Cluster {
             }
             for g in 0..=self.plan.channels {
                 if self.has(other, g) && self.nodes[other].paused_until <= self.now {
+                    let knows = |l: &super::node::Live| l.core.is_settled() && l.core.peer_settled(peer);
                     let settled = self.nodes[other].groups[g].as_ref().is_some_and(|l| l.core.is_settled());
+                    let aware = self.nodes[other].groups[g].as_ref().is_some_and(knows);
                     self.step(other, g, Input::PeerUp(peer));
                     if settled && self.nodes[other].groups[g].as_ref().is_some_and(|l| !l.core.is_settled()) {
-                        self.woken(other, g, peer);
+                        self.woken(other, g, peer, aware);
                     }
                 }
             }
@@ -148,7 +150,7 @@ impl Cluster {
     }
 
     /// M35: only what lacks something is woken.
-    fn woken(&mut self, n: NodeNo, g: GroupNo, peer: Replica) {
+    fn woken(&mut self, n: NodeNo, g: GroupNo, peer: Replica, aware: bool) {
         self.cover.hit("woken");
         let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
         let end = live.core.log().end();
@@ -156,7 +158,7 @@ impl Cluster {
             d.generation == live.generation && d.items.log.end() == end && d.epoch == live.core.epoch()
         });
         let known = live.core.peer_durable(peer) == Some(end);
-        if complete && known && self.mode.oracles {
+        if complete && known && aware && self.mode.oracles {
             self.violation("I30", format!("n{n} wakes g{g} for {peer:?}, which has everything"));
         }
     }

@@ -75,7 +75,8 @@ impl Cluster {
             let slot = self.nodes.iter().find(|n| n.controls);
             let table = slot
                 .map(|n| n.slot.table.values().map(|a| (&a.voters, &a.voters_out, &a.learners)).collect::<Vec<_>>());
-            return Some(format!("the voters are not {:?} but {table:?}", self.targets));
+            let wishes = slot.map(|n| n.controllers.values().map(|c| c.told()).collect::<Vec<_>>());
+            return Some(format!("the voters are not {:?}; {wishes:?}; but {table:?}", self.targets));
         }
         None
     }
