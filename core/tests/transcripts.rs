@@ -1,0 +1,35 @@
+//! Scripts of replicated groups and what they print, reviewed as text (`core/tests/transcripts/`).
+//!
+//! A file is a row of blocks: commands, `----`, what they print, an empty line. `UPDATE=1` writes what is printed into the files;
+//! `TRANSCRIPT=s20` runs only those whose name contains it. What a scenario must show stands in `expect` commands, and invariants
+//! are checked after every step: neither can be updated away.
+
+mod transcript;
+
+use transcript::file::{Mismatch, Transcript};
+use transcript::world::World;
+
+#[test]
+fn transcripts() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let only = std::env::var_os("TRANSCRIPT").map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|p| p.file_name().unwrap().to_string_lossy().contains(&only));
+    paths.sort();
+    assert!(!paths.is_empty(), "no transcript is called {only}");
+    let mut failures = String::new();
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut transcript = Transcript::parse(&std::fs::read_to_string(&path).unwrap());
+        let mut world = World::default();
+        let found = transcript.run(&mut world, update);
+        if update {
+            std::fs::write(&path, transcript.print()).unwrap();
+        }
+        for Mismatch { line, text } in found {
+            failures += &format!("\n{name}:{line}\n{text}");
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
