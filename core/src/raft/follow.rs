@@ -75,7 +75,7 @@ impl GroupCore {
     /// States this replica's position to the leader.
     pub(super) fn fetch(&mut self) {
         let Some(leader) = self.leader else { return };
-        if !matches!(self.role, Role::Follower | Role::Damaged) || self.install.is_some() || leader == self.config.me {
+        if !matches!(self.role, Role::Follower | Role::Damaged) || self.installing() || leader == self.config.me {
             return;
         }
         self.follow.fetch_seq += 1;
@@ -105,7 +105,7 @@ impl GroupCore {
     pub(super) fn follow_time(&mut self) {
         if self.now >= self.follow.retry_at {
             self.follow.retry_at = Instant::NEVER;
-            if self.install.is_some() {
+            if self.installing() {
                 self.resume_install();
             } else {
                 self.fetch();
@@ -153,9 +153,11 @@ impl GroupCore {
             return;
         }
         self.follow.leader_last = self.follow.leader_last.max(leader_last);
-        if prev != self.log.end() || self.install.is_some() {
+        if prev != self.log.end() || self.installing() {
             return;
         }
+        // A new leader has the entries: no snapshot is needed.
+        self.install = None;
         if self.follow.unsynced > self.config.bounds.unsynced {
             // Not taken, so that memory stays bounded; fetched again when the disk caught up.
             return;
@@ -231,7 +233,7 @@ impl GroupCore {
     }
 
     pub(super) fn on_diverged(&mut self, from: Replica, req_pos: Position, keep: Position) {
-        if !self.hear(from) || req_pos != self.log.end() || self.install.is_some() {
+        if !self.hear(from) || req_pos != self.log.end() || self.installing() {
             return;
         }
         let mut cut = self.log.cut_end(keep);

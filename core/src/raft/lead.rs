@@ -287,7 +287,8 @@ impl GroupCore {
                 && now >= until
             {
                 p.flight = None;
-                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.retry_max);
+                // A follower that is reachable again has everything within about t_min.
+                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.t_min);
             }
         }
         self.send_begins();
