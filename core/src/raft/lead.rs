@@ -215,6 +215,10 @@ impl GroupCore {
         for p in lead.proposals.drain(..) {
             self.out.push_back(super::core::Output::Outcome { ctx: p.ctx, outcome: Outcome::Unknown });
         }
+        if let Some(t) = lead.transfer.take() {
+            // Perhaps to the target: the new role shows it.
+            self.out.push_back(super::core::Output::Outcome { ctx: t.ctx, outcome: Outcome::Unknown });
+        }
         let reads = core::mem::take(&mut lead.reads);
         for read in reads {
             self.refuse_read(&read, RefuseKind::NotLeader);
