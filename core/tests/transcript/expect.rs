@@ -9,8 +9,10 @@ use wukong_core::raft::core::{GroupCore, Role};
 pub fn run(world: &mut World, words: &Words) {
     if let Err(text) = judge(world, words) {
         world.check.violations.push(format!("expected {}: {text}", words.from(1).join(" ")));
-        let lines: Vec<String> = world.nodes.iter().map(print::state).collect();
-        lines.into_iter().for_each(|line| world.say(line));
+        if world.check.violations.len() == 1 {
+            let lines: Vec<String> = world.nodes.iter().map(print::state).collect();
+            lines.into_iter().for_each(|line| world.say(line));
+        }
     }
 }
 

@@ -67,9 +67,10 @@ impl Transcript {
             }
             let violations = std::mem::take(&mut world.check.violations);
             let broken = !violations.is_empty();
-            for violation in violations {
-                let context = printed.iter().rev().take(12).rev().map(|l| format!("    {l}\n")).collect::<String>();
-                let text = format!("  {}\n{context}  VIOLATION: {violation}\n", block.commands.join("\n  "));
+            if broken {
+                let context = printed.iter().rev().take(30).rev().map(|l| format!("    {l}\n")).collect::<String>();
+                let violations = violations.join("\n  VIOLATION: ");
+                let text = format!("  {}\n{context}  VIOLATION: {violations}\n", block.commands.join("\n  "));
                 found.push(Mismatch { line: block.line, text });
             }
             if update {
