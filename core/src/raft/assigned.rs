@@ -222,6 +222,18 @@ impl GroupCore {
         }
     }
 
+    /// A leader has something to do. Those that lagged when it settled have not heard of it since, and are called.
+    pub(super) fn wake(&mut self) {
+        let (now, retry) = (self.now, self.config.timing.retry);
+        let settled = core::mem::take(&mut self.assigned.settled);
+        let Some(lead) = self.lead.as_mut() else { return };
+        lead.active = now;
+        for p in lead.peers.iter_mut().filter(|p| settled && p.pos.is_none()) {
+            p.begin_at = p.begin_at.min(now);
+            p.begin_wait = retry;
+        }
+    }
+
     fn wake_peer(&mut self, peer: Replica) {
         let (now, retry) = (self.now, self.config.timing.retry);
         self.assigned.settled = false;

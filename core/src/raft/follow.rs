@@ -153,7 +153,14 @@ impl GroupCore {
             return;
         }
         self.follow.leader_last = self.follow.leader_last.max(leader_last);
-        if prev != self.log.end() || self.installing() {
+        if self.installing() {
+            return;
+        }
+        if prev != self.log.end() {
+            // Late, or for what this replica was before it restarted: then the leader does not know its position.
+            if self.follow.validated.is_none() && self.follow.retry_at == Instant::NEVER {
+                self.fetch();
+            }
             return;
         }
         // A new leader has the entries: no snapshot is needed.

@@ -74,7 +74,8 @@ pub struct Lead {
     /// No lease for the rest of the epoch.
     pub lease_off: bool,
     pub check_at: Instant,
-    pub since: Instant,
+    /// When something was last committed, or began to wait for that.
+    pub waiting: Instant,
     pub reads: VecDeque<Read>,
     pub transfer: Option<Transfer>,
     pub hw_news_at: Instant,
@@ -149,7 +150,7 @@ impl GroupCore {
             lease_until: Instant(0),
             lease_off: false,
             check_at: self.now + timing.t_min,
-            since: self.now,
+            waiting: self.now,
             reads: VecDeque::new(),
             transfer: None,
             hw_news_at: Instant::NEVER,
@@ -172,9 +173,11 @@ impl GroupCore {
         ]);
         self.assigned.led = self.epoch;
         let (now, retry) = (self.now, self.config.timing.retry);
+        self.assigned.settled = false;
         let lead = self.lead.as_mut().expect("a leader leads");
         lead.mark_at = mark_at;
         lead.epoch_committed = false;
+        lead.active = now;
         for p in &mut lead.peers {
             let (incarnation, fetch_seq, seen) = (p.incarnation, p.fetch_seq, p.seen);
             *p = Progress { incarnation, fetch_seq, seen, ..Progress::new(p.peer, now, retry) };
@@ -255,7 +258,7 @@ impl GroupCore {
                 at = at.min(until);
             }
         }
-        if self.config.mode == Mode::Assigned && self.has_peers() && !self.assigned.settled {
+        if self.config.mode == Mode::Assigned && !self.assigned.settled {
             at = at.min(lead.active + self.config.timing.settle_idle);
         }
         at
@@ -381,11 +384,13 @@ impl GroupCore {
         }
         self.log.extend(self.epoch, items.len() as u64);
         self.persist(alloc::vec![Op::Append(items)]);
+        self.wake();
         let now = self.now;
         let lead = self.lead.as_mut().expect("a leader leads");
+        if lead.uncommitted == 0 {
+            lead.waiting = now;
+        }
         lead.uncommitted += bytes;
-        lead.active = now;
-        self.assigned.settled = false;
         (first, self.log.end().index)
     }
 

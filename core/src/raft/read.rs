@@ -87,6 +87,7 @@ impl GroupCore {
         }
         lead.beat_wanted = true;
         lead.reads.push_back(read);
+        self.wake();
     }
 
     fn serve_read(&mut self, read: &Read) {
