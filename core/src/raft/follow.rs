@@ -250,6 +250,9 @@ impl GroupCore {
         if cut.index < self.hw {
             if self.role != Role::Damaged {
                 self.alarm(Alarm::TruncateBelowCommit);
+                // One of the two lost what was committed; this one must not help to decide which.
+                self.role = Role::Damaged;
+                self.note_role();
             }
             return;
         }

@@ -55,7 +55,7 @@ impl GroupCore {
         }
     }
 
-    fn refuse(&mut self, ctx: u64, kind: RefuseKind) {
+    pub(super) fn refuse(&mut self, ctx: u64, kind: RefuseKind) {
         self.out.push_back(Output::ReadReady { ctx, index: Err(kind) });
     }
 
