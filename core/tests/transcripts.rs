@@ -33,3 +33,16 @@ fn transcripts() {
     }
     assert!(failures.is_empty(), "{failures}");
 }
+
+/// S99: whatever is cut, crashes, stops or is delivered twice, no index changes its content, no proposal has two outcomes, no read is
+/// older than it may be, and afterwards everything is equal. `CHAOS=7` runs seed 7 alone, `CHAOS=0..5000` many.
+#[test]
+fn random_faults_break_nothing() {
+    let given = std::env::var_os("CHAOS").map_or("0..150".to_owned(), |s| s.to_string_lossy().into_owned());
+    let (first, last) = match given.split_once("..") {
+        Some((a, b)) => (a.parse().unwrap(), b.parse().unwrap()),
+        None => (given.parse().unwrap(), given.parse::<u64>().unwrap() + 1),
+    };
+    let failure = (first..last).find_map(|seed: u64| transcript::chaos::elected(seed).err());
+    assert!(failure.is_none(), "{}", failure.unwrap_or_default());
+}

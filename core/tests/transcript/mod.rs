@@ -1,5 +1,6 @@
 //! What runs a transcript: its file, the world it drives, and what is checked after every step.
 
+pub mod chaos;
 pub mod check;
 pub mod command;
 pub mod disk;

@@ -273,6 +273,8 @@ impl World {
         if std::mem::replace(&mut self.node_mut(r).role, now) == now {
             return;
         }
+        // Whole again, and it stays so.
+        self.node_mut(r).disk.damaged &= role == Role::Damaged;
         let of = leader.filter(|_| role != Role::Leader).map_or(String::new(), |l| format!(" of {}", name(l)));
         self.say(format!("{} {} e{epoch}{of}", name(r), print::role(role)));
     }
