@@ -147,15 +147,16 @@ impl GroupCore {
         let end = self.log.end();
         let careless = self.bug(RaftMutant::SettleEarly);
         let (now, hw, epoch, durable) = (self.now, self.hw, self.epoch, self.claimed());
-        if self.config.mode != Mode::Assigned || self.assigned.settled || self.assigned.handover.is_some() {
+        if self.config.mode != Mode::Assigned || self.assigned.settled {
             return;
         }
+        let stopped = self.assigned.handover.is_some();
         let Some(lead) = self.lead.as_mut() else { return };
         if now < lead.active + idle {
             return;
         }
         let complete = lead.epoch_committed && hw == end.index && durable == end && lead.reads.is_empty();
-        if !complete && !careless {
+        if stopped || (!complete && !careless) {
             lead.active = now;
             return;
         }
