@@ -75,17 +75,18 @@ pub fn elected(seed: u64) -> Result<(), String> {
     if world.check.violations.is_empty() { Ok(()) } else { Err(report(seed, &script, &world)) }
 }
 
-fn unwell(n: &super::world::Node) -> bool {
+pub fn unwell(n: &super::world::Node) -> bool {
     n.core.as_ref().is_none_or(|c| c.role() == Role::Failed)
 }
 
-fn report(seed: u64, script: &[String], world: &World) -> String {
+pub fn report(seed: u64, script: &[String], world: &World) -> String {
     let last = world.out.iter().rev().take(60).rev().map(|l| format!("    {l}\n")).collect::<String>();
     let script = script.join("\n  ");
     format!("seed {seed}\n  {script}\n{last}  VIOLATION: {}\n", world.check.violations.join("\n  VIOLATION: "))
 }
 
-fn fault(dice: &mut Dice, world: &World, step: usize) -> String {
+/// One random command.
+pub fn fault(dice: &mut Dice, world: &World, step: usize) -> String {
     let all: Vec<Replica> = world.nodes.iter().map(|n| n.me).collect();
     let any = |dice: &mut Dice| name(dice.of(&all));
     let leaders: Vec<String> =

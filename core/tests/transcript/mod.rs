@@ -9,4 +9,5 @@ pub mod file;
 pub mod forge;
 pub mod names;
 pub mod print;
+pub mod slot;
 pub mod world;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use wukong_core::ids::Incarnation;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Bounds, GroupConfig, GroupCore, Input, Mode, Op, Output, Role, Timing};
+use wukong_core::raft::core::{Bounds, GroupConfig, GroupCore, Input, Mode, Op, Output, Report, Role, Timing};
 use wukong_core::raft::journal::Token;
 use wukong_core::raft::message::{Envelope, Snapshot};
 use wukong_core::time::Instant;
@@ -58,6 +58,9 @@ pub struct World {
     pub show_messages: bool,
     pub stamp: bool,
     pub settings: Settings,
+    /// What the slot leader was told.
+    pub answers: Vec<Envelope>,
+    pub reports: Vec<(Replica, Report)>,
     pending: VecDeque<(Replica, Input)>,
     labels: BTreeMap<u64, String>,
 }
@@ -179,6 +182,7 @@ impl World {
                     self.net.push_back(m);
                 } else {
                     self.say(print::envelope(&m));
+                    self.answers.push(m);
                 }
             }
             Output::Persist { token, ops } => {
@@ -218,7 +222,10 @@ impl World {
                 self.check.read(ctx, &label, index.ok());
             }
             Output::Role { epoch, role, leader } => self.role(r, epoch.0, role, leader),
-            Output::Report(report) => self.say(format!("{who} reports {}", print::report(&report))),
+            Output::Report(report) => {
+                self.say(format!("{who} reports {}", print::report(&report)));
+                self.reports.push((r, report));
+            }
             Output::Settled { lagging } => {
                 let lagging = if lagging.is_empty() { "none".to_owned() } else { names(&lagging) };
                 self.say(format!("{who} settles, lagging: {lagging}"));
