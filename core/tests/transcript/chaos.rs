@@ -3,6 +3,7 @@
 use super::command;
 use super::names::name;
 use super::world::World;
+use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::Replica;
 use wukong_core::raft::core::Role;
 
@@ -24,9 +25,9 @@ impl Dice {
 }
 
 /// One run; what it did and which invariant it broke, if it did.
-pub fn elected(seed: u64) -> Result<(), String> {
+pub fn elected(seed: u64, mutant: Option<RaftMutant>) -> Result<(), String> {
     let mut dice = Dice(seed);
-    let mut world = World::default();
+    let mut world = World::planted(mutant);
     let lease = dice.of(&["on", "off"]);
     let tail = dice.of(&["0", "200", "100000"]);
     let first = format!("cluster voters=A,B,C learners=D lease={lease} seed={seed} tail={tail} fetch=100 catch-up=2");

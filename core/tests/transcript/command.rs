@@ -101,8 +101,8 @@ pub fn run(world: &mut World, line: &str) {
 
 fn cluster(world: &mut World, words: &Words) {
     let list = |key| words.key(key).map(replicas).unwrap_or_default();
-    let out = std::mem::take(&mut world.out);
-    *world = World::default();
+    let (out, mutant) = (std::mem::take(&mut world.out), world.mutant);
+    *world = World::planted(mutant);
     world.out = out;
     let s = &mut world.settings;
     s.assigned = words.key("mode") == Some("assigned");

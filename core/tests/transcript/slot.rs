@@ -5,6 +5,7 @@ use super::command;
 use super::names::{name, names, replica};
 use super::world::World;
 use wukong_core::ids::Position;
+use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Config, Replica};
 use wukong_core::raft::core::{Report, Role};
 use wukong_core::raft::message::Message;
@@ -18,9 +19,9 @@ struct Slot {
 }
 
 /// One run in assigned mode; what it did and which invariant it broke, if it did.
-pub fn assigned(seed: u64) -> Result<(), String> {
+pub fn assigned(seed: u64, mutant: Option<RaftMutant>) -> Result<(), String> {
     let mut dice = Dice(seed);
-    let mut run = Run { world: World::default(), script: Vec::new(), slot: Slot::new() };
+    let mut run = Run { world: World::planted(mutant), script: Vec::new(), slot: Slot::new() };
     let tail = dice.of(&["0", "200", "100000"]);
     run.command(format!("cluster mode=assigned voters=A,B,C seed={seed} tail={tail} fetch=100"))?;
     run.command("join D".to_owned())?;

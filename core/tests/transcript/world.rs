@@ -7,6 +7,7 @@ use super::print;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use wukong_core::ids::Incarnation;
+use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Config, Replica};
 use wukong_core::raft::core::{Bounds, GroupConfig, GroupCore, Input, Mode, Op, Output, Report, Role, Timing};
 use wukong_core::raft::journal::Token;
@@ -58,6 +59,8 @@ pub struct World {
     pub show_messages: bool,
     pub stamp: bool,
     pub settings: Settings,
+    /// A planted bug, in every cluster of the script.
+    pub mutant: Option<RaftMutant>,
     /// What the slot leader was told.
     pub answers: Vec<Envelope>,
     pub reports: Vec<(Replica, Report)>,
@@ -78,6 +81,10 @@ pub struct Settings {
 }
 
 impl World {
+    pub fn planted(mutant: Option<RaftMutant>) -> Self {
+        Self { mutant, ..Self::default() }
+    }
+
     pub fn add(&mut self, me: Replica) {
         let disk = Disk::empty(Arc::clone(&self.settings.config));
         self.nodes.push(Node {
@@ -109,7 +116,7 @@ impl World {
             lease: s.lease,
             preferred: s.preferred.contains(&me),
             seed: 0,
-            mutant: None,
+            mutant: self.mutant,
         };
         let (now, seed) = (self.now, s.seed);
         let node = self.node_mut(me);
