@@ -610,6 +610,7 @@ impl GroupCore {
         }
         self.leader = None;
         self.transfer = None;
+        self.assigned.settled = false;
         self.follow.new_epoch();
         self.persist(alloc::vec![Op::Hard { epoch, voted_for: None }]);
         if self.election_at == Instant::NEVER {

@@ -149,9 +149,13 @@ impl GroupCore {
         leader_last: u64,
         fetch_seq: u64,
     ) {
+        let settled = self.assigned.settled;
         if !self.hear(from) {
             return;
         }
+        // Late news from before the group settled wakes nobody.
+        let end = self.log.end();
+        self.assigned.settled = settled && self.follow.validated == Some(end) && leader_last <= end.index;
         self.follow.leader_last = self.follow.leader_last.max(leader_last);
         if self.installing() {
             return;
