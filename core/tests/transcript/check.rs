@@ -141,7 +141,9 @@ impl Check {
         }
         if core.is_leader() {
             let p = Position { epoch: core.epoch(), index: hw };
-            let holds = |r: Replica| nodes.iter().any(|n| n.me == r && (n.disk.damaged || n.disk.log.consistent(p)));
+            // What was damaged since, or went into a snapshot, was there.
+            let gone = |d: &super::disk::Disk| d.damaged || d.log.is_below_base(p);
+            let holds = |r: Replica| nodes.iter().any(|n| n.me == r && (gone(&n.disk) || n.disk.log.consistent(p)));
             if !core.members().quorum(holds) {
                 self.fail(format!("{} commits {} which no quorum has on disk", name(r), at(p)));
             }
