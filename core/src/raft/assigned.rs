@@ -151,6 +151,7 @@ impl GroupCore {
             return;
         }
         let stopped = self.assigned.handover.is_some();
+        let members = Arc::clone(self.members());
         let Some(lead) = self.lead.as_mut() else { return };
         if now < lead.active + idle {
             return;
@@ -161,6 +162,8 @@ impl GroupCore {
             return;
         }
         lead.settling = true;
+        // Who left does not keep anybody awake.
+        lead.peers.retain(|p| members.is_member(p.peer));
         let reachable = |p: &super::lead::Progress| p.seen.is_some() && p.durable == end && !p.suspect;
         let ready: Vec<Replica> = lead.peers.iter().filter(|p| reachable(p)).map(|p| p.peer).collect();
         let lagging: Vec<Replica> = lead.peers.iter().filter(|p| !reachable(p)).map(|p| p.peer).collect();
