@@ -87,6 +87,35 @@ fn batches_make_no_difference() {
     assert!(contents.iter().all(|c| *c == contents[0]));
 }
 
+/// S76, S81, S84 with two hundred groups: while nobody writes nothing is sent and nobody waits; when their leader's node dies each
+/// is writable after one fence and one word to the new leader.
+#[test]
+fn many_quiet_groups_cost_nothing() {
+    let mut groups: Vec<World> = (0..200).map(|_| World::default()).collect();
+    for (seed, world) in groups.iter_mut().enumerate() {
+        let first = format!("cluster mode=assigned voters=A,B,C seed={seed}");
+        let rest =
+            ["assign A,B,C epoch=1 leader=A voters=A,B,C", "stabilize", "propose A x", "time 15s", "expect settled"];
+        for line in std::iter::once(first.as_str()).chain(rest) {
+            command::run(world, line);
+        }
+        world.out.clear();
+        for line in ["expect idle", "time 3600s msgs", "expect settled"] {
+            command::run(world, line);
+        }
+        assert!(world.out.is_empty(), "{:?}", world.out);
+        for line in
+            ["crash A", "fence B,C epoch=2", "assign B epoch=2 leader=B voters=A,B,C", "propose B y", "time 5ms"]
+        {
+            command::run(world, line);
+        }
+        for line in ["expect committed y", "expect leader B", "time 60s", "expect settled B,C", "expect idle B,C"] {
+            command::run(world, line);
+        }
+        assert!(world.check.violations.is_empty(), "{:?}", world.check.violations);
+    }
+}
+
 /// A bug that none of these tests notices is a gap in them.
 #[cfg(feature = "mutants")]
 #[test]

@@ -96,6 +96,7 @@ pub fn fault(dice: &mut Dice, world: &World, step: usize) -> String {
     let up: Vec<String> = world.nodes.iter().filter(|n| !unwell(n)).map(|n| name(n.me)).collect();
     let down: Vec<String> = world.nodes.iter().filter(|n| unwell(n)).map(|n| name(n.me)).collect();
     let damaged = world.nodes.iter().any(|n| n.disk.damaged);
+    let off: Vec<String> = world.nodes.iter().filter(|n| n.core.is_none()).map(|n| name(n.me)).collect();
     match dice.below(100) {
         0..20 => format!("propose {} k{step}", leader(dice)),
         20..24 => format!("propose {} k{step}a k{step}b k{step}c", leader(dice)),
@@ -110,7 +111,8 @@ pub fn fault(dice: &mut Dice, world: &World, step: usize) -> String {
         69..73 if up.len() > 2 => format!("crash {} keep={}", dice.of(&up), dice.below(3)),
         73..79 if !down.is_empty() => format!("restart {}", dice.of(&down)),
         79..82 => format!("disk {} {}", any(dice), dice.of(&["hold", "ok", "ok"])),
-        82..84 => format!("disk {} complete 1", dice.of(&up)),
+        82 => format!("disk {} complete 1", dice.of(&up)),
+        83 => format!("disk {} {}", dice.of(&up), dice.of(&["fail", "fail-reads 1", "spoil-snapshots 1"])),
         84..86 => format!("{} {}", dice.of(&["pause", "resume", "resume"]), any(dice)),
         86..88 => format!("transfer {} {}", leader(dice), any(dice)),
         88..93 => {
@@ -124,8 +126,8 @@ pub fn fault(dice: &mut Dice, world: &World, step: usize) -> String {
         }
         93..96 => format!("{} {} r{step}", dice.of(&["read", "lease-read"]), leader(dice)),
         96..98 if !up.is_empty() => format!("snapshot {} size=9 keep={}", dice.of(&up), dice.below(3)),
-        98 if !down.is_empty() && !damaged => {
-            format!("disk {} damage keep={}", dice.of(&down), dice.below(4))
+        98 if !off.is_empty() && !damaged => {
+            format!("disk {} damage keep={}", dice.of(&off), dice.below(4))
         }
         _ => "stabilize".to_owned(),
     }

@@ -234,7 +234,9 @@ fn disk(world: &mut World, words: &Words) {
                 }
             }
             "fail" => {
-                if let Some((token, _)) = world.node_mut(r).writes.pop_front() {
+                // What comes after a failed write is not written either.
+                let failed = world.node_mut(r).writes.drain(..).next();
+                if let Some((token, _)) = failed {
                     world.step(r, Input::PersistFailed(token));
                 }
             }
