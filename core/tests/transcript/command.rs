@@ -1,4 +1,18 @@
-//! The commands of a transcript.
+//! The commands of a transcript. `A,B` stands for several replicas; `[..]` may be left out.
+//!
+//! - `cluster voters=A,B,C [learners=D] [mode=assigned] [lease=on] [preferred=A] [seed=1] [tail=, fetch=, uncommitted=, ..]`: a new
+//!   world. `join E`: one more, empty. `node A log=1x2,3x1 [epoch=5] [vote=B] [hw=1] [damaged]`: starts on two entries of epoch 1
+//!   and one of epoch 3. `alarms X`: what the script provokes.
+//! - `time 250ms [msgs]`: deadlines fire in order, everything is delivered. `stabilize [msgs]`: the same without time.
+//!   `timeout A`: A's next deadline, before those of others.
+//! - `deliver|drop|dup [A>B] [Kind] [n] [last]`: what is on the way, as it is now. `queue` prints it. `cut|hold A`, `A-B`, `A>B
+//!   [Kind]`: lost, or kept; `heal [..]`. `send A>B Kind e=1 ..`: a message that nobody sent.
+//! - `disk A hold|ok|complete [n]|fail|fail-reads n|spoil-snapshots n|damage keep=3`; `crash A [keep=n]`: with n of the writes in
+//!   flight done; `restart A`, `pause A`, `resume A`.
+//! - `propose A x [y ..]`: one batch. `read|lease-read A r1`, `transfer A B`, `config A add-learner|drop-learner|promote|remove D`,
+//!   `config A replace B,C,D`, `snapshot A [size=] [keep=]`, `fence A epoch=2`, `assign A epoch=2 leader=B voters=.. [out=]
+//!   [learners=] [version=] [incarnation=]`, `handover A B`, `peer-up A B`.
+//! - `state [A]`, `log A`, and `expect ..` (see there).
 
 use super::names::{duration, name, replica, replicas};
 use super::world::{Rule, World};
@@ -270,7 +284,7 @@ fn input(world: &mut World, r: Replica, verb: &str, words: &Words) -> Input {
         "propose" => {
             let batch: Vec<String> = words.from(2).into_iter().map(str::to_owned).collect();
             let batch = batch.into_iter().filter(|w| w != "msgs").collect::<Vec<_>>();
-            let ctx = world.label(&batch.join(" "));
+            let ctx = world.label(&batch.join("+"));
             world.check.proposed(ctx, batch.clone());
             Input::Propose {
                 ctx,

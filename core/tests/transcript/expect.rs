@@ -74,7 +74,9 @@ fn judge(world: &World, words: &Words) -> Result<(), String> {
             let wrong: Vec<String> = words
                 .from(2)
                 .into_iter()
-                .map(|l| (l, world.check.outcomes.get(l).map_or("open", |o| o)))
+                .map(|l| {
+                    (l, world.check.outcomes.get(l).map_or(if world.knows(l) { "open" } else { "not asked" }, |o| o))
+                })
                 .filter(|(_, found)| *found != words.at(1))
                 .map(|(l, found)| format!("{l} is {found}"))
                 .collect();
@@ -82,7 +84,8 @@ fn judge(world: &World, words: &Words) -> Result<(), String> {
         }
         "served" | "unserved" | "waiting" => {
             let kind = |l: &str| match world.check.reads.get(l) {
-                None => "waiting",
+                None if world.knows(l) => "waiting",
+                None => "not asked",
                 Some(None) => "unserved",
                 Some(Some(_)) => "served",
             };

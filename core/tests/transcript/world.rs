@@ -163,6 +163,10 @@ impl World {
         ctx
     }
 
+    pub fn knows(&self, label: &str) -> bool {
+        self.labels.values().any(|l| l == label)
+    }
+
     pub fn label_of(&self, ctx: u64) -> &str {
         self.labels.get(&ctx).map_or("?", |l| l)
     }
