@@ -1,5 +1,7 @@
 //! Three replicas with a perfect network and instant disks: the shortest way through elections, appends and reads.
 
+#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wukong_core::ids::{Epoch, Incarnation, NodeId, Position, StoreId};

@@ -118,6 +118,9 @@ impl Controller {
             self.answers.clear();
             self.caught_up.clear();
         }
+        if assignment.generation != self.assignment.generation {
+            self.ready = Epoch(0);
+        }
         self.assignment = assignment;
         self.proposed = false;
         self.retry_wait = RETRY;

@@ -168,11 +168,14 @@ impl GroupCore {
         if self.config.mode != Mode::Assigned || self.assigned.settled {
             return;
         }
-        let ready = self.may_settle();
-        let Some(lead) = self.lead.as_mut() else { return };
-        if now < lead.settle_at {
+        if self.lead.as_ref().is_none_or(|l| now < l.settle_at) {
             return;
         }
+        // Who left does not keep anybody awake.
+        let members = Arc::clone(self.members());
+        self.lead_mut().peers.retain(|p| members.is_member(p.peer));
+        let ready = self.may_settle();
+        let lead = self.lead_mut();
         if !ready {
             lead.settle_tries = 0;
             lead.settle_at = now + timing.settle_idle;
@@ -274,16 +277,20 @@ impl GroupCore {
         }
     }
 
-    /// Not settled any more, and not before another idle while.
+    /// A leader has something to do: not settled any more, and not before another idle while. Those that lagged when it settled
+    /// have not heard of it since, and are called.
     pub(super) fn stir(&mut self) {
-        let now = self.now;
-        self.assigned.settled = false;
+        let (now, retry) = (self.now, self.config.timing.retry);
+        let settled = core::mem::take(&mut self.assigned.settled);
         let at = now + self.config.timing.settle_idle;
-        if let Some(lead) = self.lead.as_mut() {
-            lead.settle_at = at;
-            lead.settle_tries = 0;
-            for p in &mut lead.peers {
-                p.settle_acked = false;
+        let Some(lead) = self.lead.as_mut() else { return };
+        lead.settle_at = at;
+        lead.settle_tries = 0;
+        for p in &mut lead.peers {
+            p.settle_acked = false;
+            if settled && p.pos.is_none() {
+                p.begin_at = p.begin_at.min(now);
+                p.begin_wait = retry;
             }
         }
     }

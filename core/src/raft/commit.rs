@@ -57,6 +57,7 @@ impl GroupCore {
             let outcome = Outcome::Committed { first: p.first, last: p.last, epoch: p.epoch };
             self.out.push_back(Output::Outcome { ctx: p.ctx, outcome });
         }
+        lead.waiting = now;
         if hw >= self.log.end().index {
             lead.uncommitted = 0;
         } else {
@@ -85,7 +86,7 @@ impl GroupCore {
         let full = lead.uncommitted >= self.config.bounds.uncommitted;
         // An assigned leader has no vote to lose; it must not queue for ever what nobody will ever hold with it.
         let alone = self.config.mode == Mode::Assigned
-            && self.now.since(lead.since) > self.config.timing.t_min
+            && self.now.since(lead.waiting) > self.config.timing.t_min
             && lead.uncommitted > 0
             && !self.quorum_active();
         (stopped || full || alone).then_some(RefuseKind::Busy)

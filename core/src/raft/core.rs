@@ -422,7 +422,7 @@ impl GroupCore {
     pub fn step(&mut self, now: Instant, input: Input) {
         self.now = self.now.max(now);
         if self.role == Role::Failed {
-            return;
+            return self.turn_away(&input);
         }
         match input {
             Input::Message(m) => self.on_message(m),
@@ -445,6 +445,17 @@ impl GroupCore {
         }
         self.pump();
         self.release_held();
+    }
+
+    /// After a failed write: only those who ask are answered.
+    fn turn_away(&mut self, input: &Input) {
+        match *input {
+            Input::Propose { ctx, .. } | Input::ProposeConfig { ctx, .. } | Input::Transfer { ctx, .. } => {
+                self.refuse_proposal(ctx, RefuseKind::NotLeader);
+            }
+            Input::Read { ctx } | Input::LeaseRead { ctx } => self.refuse(ctx, RefuseKind::NotLeader),
+            _ => {}
+        }
     }
 
     #[must_use]
@@ -580,7 +591,9 @@ impl GroupCore {
             return self.on_persisted(token);
         }
         self.abandon_promises();
+        self.forwarded_lost();
         self.role = Role::Failed;
+        self.leader = None;
         self.journal.discard(|_| true);
         self.lead = None;
         self.note_role();
@@ -603,6 +616,7 @@ impl GroupCore {
         self.leader = None;
         self.transfer = None;
         self.forwarded_lost();
+        self.assigned.settled = false;
         self.follow.new_epoch();
         self.persist(alloc::vec![Op::Hard { epoch, voted_for: None }]);
         if self.election_at == Instant::NEVER {

@@ -8,12 +8,13 @@ use crate::mutants::RaftMutant;
 use crate::time::Instant;
 
 impl GroupCore {
-    /// Only voters of the config in force campaign.
+    /// Only voters campaign, of the config in force or of one that may yet turn out to be. A replica whose own removal is not
+    /// committed can be the only one with a log that wins: who never stands would leave the others without a leader.
     pub(super) fn may_campaign(&self) -> bool {
         self.config.mode == Mode::Elected
             && matches!(self.role, Role::Follower | Role::PreCandidate | Role::Candidate)
             && self.install.is_none()
-            && self.members().is_voter(self.config.me)
+            && self.history.all().iter().any(|(_, c)| c.is_voter(self.config.me))
     }
 
     pub(super) fn reset_election(&mut self) {

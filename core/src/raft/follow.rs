@@ -75,14 +75,7 @@ impl GroupCore {
     /// States this replica's position to the leader.
     pub(super) fn fetch(&mut self) {
         let Some(leader) = self.leader else { return };
-        if !matches!(self.role, Role::Follower | Role::Damaged) || leader == self.config.me {
-            return;
-        }
-        if self.install.is_some() {
-            if self.follow.retry_at == Instant::NEVER {
-                // Another leader may have the rest of it.
-                self.resume_install();
-            }
+        if !matches!(self.role, Role::Follower | Role::Damaged) || self.installing() || leader == self.config.me {
             return;
         }
         self.follow.fetch_seq += 1;
@@ -112,7 +105,7 @@ impl GroupCore {
     pub(super) fn follow_time(&mut self) {
         if self.now >= self.follow.retry_at {
             self.follow.retry_at = Instant::NEVER;
-            if self.install.is_some() {
+            if self.installing() {
                 self.resume_install();
             } else {
                 self.fetch();
@@ -156,13 +149,26 @@ impl GroupCore {
         leader_last: u64,
         fetch_seq: u64,
     ) {
+        let settled = self.assigned.settled;
         if !self.hear(from) {
             return;
         }
+        // Late news from before the group settled wakes nobody.
+        let end = self.log.end();
+        self.assigned.settled = settled && self.follow.validated == Some(end) && leader_last <= end.index;
         self.follow.leader_last = self.follow.leader_last.max(leader_last);
-        if prev != self.log.end() || self.install.is_some() {
+        if self.installing() {
             return;
         }
+        if prev != self.log.end() {
+            // Late, or for what this replica was before it restarted: then the leader does not know its position.
+            if self.follow.validated.is_none() && self.follow.retry_at == Instant::NEVER {
+                self.fetch();
+            }
+            return;
+        }
+        // A new leader has the entries: no snapshot is needed.
+        self.install = None;
         if self.follow.unsynced > self.config.bounds.unsynced {
             // Not taken, so that memory stays bounded; fetched again when the disk caught up.
             return;
@@ -238,7 +244,7 @@ impl GroupCore {
     }
 
     pub(super) fn on_diverged(&mut self, from: Replica, req_pos: Position, keep: Position) {
-        if !self.hear(from) || req_pos != self.log.end() || self.install.is_some() {
+        if !self.hear(from) || req_pos != self.log.end() || self.installing() {
             return;
         }
         let mut cut = self.log.cut_end(keep);
@@ -248,6 +254,9 @@ impl GroupCore {
         if cut.index < self.hw {
             if self.role != Role::Damaged {
                 self.alarm(Alarm::TruncateBelowCommit);
+                // One of the two lost what was committed; this one must not help to decide which.
+                self.role = Role::Damaged;
+                self.note_role();
             }
             return;
         }

@@ -74,7 +74,8 @@ pub struct Lead {
     /// No lease for the rest of the epoch.
     pub lease_off: bool,
     pub check_at: Instant,
-    pub since: Instant,
+    /// When something was last committed, or began to wait for that.
+    pub waiting: Instant,
     pub reads: VecDeque<Read>,
     pub transfer: Option<Transfer>,
     pub hw_news_at: Instant,
@@ -151,7 +152,7 @@ impl GroupCore {
             lease_until: Instant(0),
             lease_off: false,
             check_at: self.now + timing.t_min,
-            since: self.now,
+            waiting: self.now,
             reads: VecDeque::new(),
             transfer: None,
             hw_news_at: Instant::NEVER,
@@ -174,6 +175,7 @@ impl GroupCore {
         ]);
         self.assigned.led = self.epoch;
         let (now, retry) = (self.now, self.config.timing.retry);
+        self.assigned.settled = false;
         let lead = self.lead.as_mut().expect("a leader leads");
         lead.mark_at = mark_at;
         lead.epoch_committed = false;
@@ -222,6 +224,10 @@ impl GroupCore {
         for p in lead.proposals.drain(..) {
             self.out.push_back(super::core::Output::Outcome { ctx: p.ctx, outcome: Outcome::Unknown });
         }
+        if let Some(t) = lead.transfer.take() {
+            // Perhaps to the target: the new role shows it.
+            self.out.push_back(super::core::Output::Outcome { ctx: t.ctx, outcome: Outcome::Unknown });
+        }
         let reads = core::mem::take(&mut lead.reads);
         for read in reads {
             self.refuse_read(&read, RefuseKind::NotLeader);
@@ -258,7 +264,7 @@ impl GroupCore {
                 at = at.min(until);
             }
         }
-        if self.config.mode == Mode::Assigned && self.has_peers() && !self.assigned.settled {
+        if self.config.mode == Mode::Assigned && !self.assigned.settled {
             at = at.min(lead.settle_at);
         }
         at
@@ -294,7 +300,8 @@ impl GroupCore {
                 && now >= until
             {
                 p.flight = None;
-                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.retry_max);
+                // A follower that is reachable again has everything within about t_min.
+                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.t_min);
             }
         }
         self.send_begins();
@@ -388,8 +395,13 @@ impl GroupCore {
         }
         self.log.extend(self.epoch, items.len() as u64);
         self.persist(alloc::vec![Op::Append(items)]);
-        self.lead_mut().uncommitted += bytes;
         self.stir();
+        let now = self.now;
+        let lead = self.lead_mut();
+        if lead.uncommitted == 0 {
+            lead.waiting = now;
+        }
+        lead.uncommitted += bytes;
         (first, self.log.end().index)
     }
 

@@ -49,6 +49,8 @@ impl GroupCore {
         let (index, _) = self.append(alloc::vec![Body::Config(Arc::clone(&next))]);
         self.history.push(index, next);
         self.refresh_peers();
+        // Reads that wait are decided by the config in force, which may need fewer echoes.
+        self.reads_echoed();
         Some(index)
     }
 

@@ -55,7 +55,7 @@ impl GroupCore {
         }
     }
 
-    fn refuse(&mut self, ctx: u64, kind: RefuseKind) {
+    pub(super) fn refuse(&mut self, ctx: u64, kind: RefuseKind) {
         self.out.push_back(Output::ReadReady { ctx, index: Err(kind) });
     }
 
@@ -161,8 +161,11 @@ impl GroupCore {
     pub(super) fn on_lease_read(&mut self, ctx: u64) {
         let lease = self.config.lease && self.config.mode == Mode::Elected;
         let ignore_transfer = self.bug(RaftMutant::LeaseAfterTransfer);
+        // Nobody else can be elected while a sole voter is alive.
+        let alone = self.members().quorum(|r| r == self.config.me);
         let Some(lead) = self.lead.as_ref().filter(|_| lease) else { return self.refuse(ctx, RefuseKind::NotLeader) };
-        let valid = lead.epoch_committed && self.now < lead.lease_until && (!lead.lease_off || ignore_transfer);
+        let held = alone || self.now < lead.lease_until;
+        let valid = lead.epoch_committed && held && (!lead.lease_off || ignore_transfer);
         let index = if valid { Ok(self.hw) } else { Err(RefuseKind::Busy) };
         self.out.push_back(Output::ReadReady { ctx, index });
     }

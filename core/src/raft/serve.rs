@@ -39,6 +39,9 @@ impl GroupCore {
             return self.send(from, Message::Diverged { req_pos: f.pos, keep });
         }
         let end = self.log.end();
+        if f.pos != end && self.assigned.settled {
+            self.stir();
+        }
         let now = self.now;
         let retry = self.config.timing.retry;
         let p = self.lead_mut().peer(from).expect("noted");

@@ -6,7 +6,7 @@ use super::journal::Token;
 use super::log::Log;
 use super::message::{Message, RefuseKind, Snapshot};
 use super::tail::Tail;
-use crate::ids::Position;
+use crate::ids::{Epoch, Position};
 use crate::mutants::RaftMutant;
 use alloc::sync::Arc;
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use bytes::Bytes;
 #[derive(Clone, Debug)]
 pub struct Install {
     pub snapshot: Arc<Snapshot>,
+    /// Epoch of the leader that sends it. A later leader is asked first whether it has the entries after all.
+    pub epoch: Epoch,
     /// Bytes written so far.
     pub offset: u64,
     pub stage: Stage,
@@ -69,13 +71,20 @@ impl GroupCore {
             return;
         }
         let stale = snapshot.base.index <= self.hw && !self.bug(RaftMutant::SnapshotBelowHw);
-        // Another one under way goes on, wherever it comes from; a snapshot below what is committed is of no use.
-        let busy = self.install.as_ref().is_some_and(|i| i.snapshot.id == snapshot.id || i.stage != Stage::Fetching);
-        if stale || busy {
+        // A snapshot below what is committed is of no use.
+        if stale || self.install.as_ref().is_some_and(|i| i.stage != Stage::Fetching) {
+            return;
+        }
+        let epoch = self.epoch;
+        if let Some(install) = self.install.as_mut().filter(|i| i.snapshot.id == snapshot.id) {
+            // Under way already; it goes on where it was, wherever it comes from.
+            if core::mem::replace(&mut install.epoch, epoch) != epoch {
+                self.fetch_chunk();
+            }
             return;
         }
         let no_bytes = snapshot.size == 0;
-        self.install = Some(Install { snapshot, offset: 0, stage: Stage::Fetching });
+        self.install = Some(Install { snapshot, epoch, offset: 0, stage: Stage::Fetching });
         if no_bytes {
             self.base_log();
         } else {
@@ -90,7 +99,13 @@ impl GroupCore {
         self.send(leader, ask);
     }
 
-    /// The leader was silent: asks again, or, if it is another leader now, states the position anew.
+    /// The log is about to be replaced: its end means nothing to the leader. Not so while a snapshot comes in and another leader
+    /// took office: its answer to the position shows what is needed now.
+    pub(super) fn installing(&self) -> bool {
+        self.install.as_ref().is_some_and(|i| i.stage != Stage::Fetching || i.epoch == self.epoch)
+    }
+
+    /// The leader was silent.
     pub(super) fn resume_install(&mut self) {
         if self.install.as_ref().is_some_and(|i| i.stage == Stage::Fetching) {
             self.fetch_chunk();

@@ -65,7 +65,10 @@ impl Cluster {
         };
         for g in 0..=self.plan.channels {
             if self.acked_of(g) < begun[g] + 3 {
-                return Some(format!("g{g} stored only {} in the quiet phase", self.acked_of(g) - begun[g]));
+                let slot = self.nodes.iter().find(|n| n.controls);
+                let why = slot.and_then(|n| n.controllers.get(&g)).map(|c| (c.told(), c.deadline(), &c.assignment));
+                let stored = self.acked_of(g) - begun[g];
+                return Some(format!("g{g} stored only {stored} in the quiet phase: {why:?}"));
             }
             if let Some(n) = damaged(g) {
                 return Some(format!("n{} g{g} is still damaged", n.no));
