@@ -225,7 +225,15 @@ impl Cluster {
         let stored = durable.recover();
         let hw = stored.hw;
         let core = GroupCore::new(config, stored, node.local(self.now));
-        Live { generation: durable.generation, core, items: durable.items.clone(), hw, floor: hw, led: None }
+        Live {
+            generation: durable.generation,
+            core,
+            items: durable.items.clone(),
+            hw,
+            floor: hw,
+            led: None,
+            cut_in: None,
+        }
     }
 
     /// Starts a batch of the node's disk, unless one runs.

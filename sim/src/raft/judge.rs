@@ -32,11 +32,7 @@ impl Cluster {
             Output::Persist { ops, .. } => self.check_persist(n, g, ops),
             Output::Committed { hw } => self.check_commit(n, g, *hw),
             Output::Role { role: Role::Leader, epoch, .. } => self.check_leader(n, g, *epoch),
-            Output::Role { role, .. } => {
-                if *role == Role::PreCandidate {
-                    self.cover.hit("re-elected");
-                }
-            }
+            Output::Role { role: Role::PreCandidate, .. } => self.cover.hit("campaigned"),
             Output::Outcome { outcome, .. } => match outcome {
                 Outcome::Unknown => self.cover.hit("unknown outcome"),
                 Outcome::Refused { kind: RefuseKind::Busy, .. } => self.cover.hit("refused Busy"),
@@ -125,10 +121,11 @@ impl Cluster {
                 }
                 self.check_claim(n, g, *durable, "FenceResp");
             }
-            Message::Items { items, .. } => {
-                if !items.is_empty() {
-                    self.check_items(id, items, "sends");
+            Message::Items { items, .. } if !items.is_empty() => {
+                if self.config_of(n, g).is_some_and(|c| !c.is_member(m.to)) {
+                    self.cover.hit("stranger served");
                 }
+                self.check_items(id, items, "sends");
             }
             Message::Diverged { .. } => self.cover.hit("truncate"),
             Message::PreVoteResp { granted: false, .. } => self.cover.hit("pre-vote refused"),
@@ -188,7 +185,11 @@ impl Cluster {
                 }
                 Op::Truncate(keep) => {
                     self.cover.hit("truncate");
-                    let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
+                    let Some(live) = self.nodes[n].groups[g].as_mut() else { return };
+                    let epoch = live.core.epoch();
+                    if live.cut_in.replace(epoch) == Some(epoch) {
+                        self.cover.hit("diverged twice");
+                    }
                     if keep.index < live.floor && live.core.role() != Role::Damaged {
                         let what = format!("n{n} g{g} cuts to {keep:?} below its commit index {}", live.floor);
                         self.violation("I10", what);

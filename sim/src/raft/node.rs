@@ -22,6 +22,8 @@ pub struct Live {
     pub floor: u64,
     /// It led this epoch when the step began.
     pub led: Option<wukong_core::ids::Epoch>,
+    /// Epoch in which it last cut its log.
+    pub cut_in: Option<wukong_core::ids::Epoch>,
 }
 
 /// See the module.

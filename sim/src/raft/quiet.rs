@@ -63,11 +63,11 @@ impl Cluster {
                 .iter()
                 .find(|n| n.groups[g].as_ref().is_some_and(|l| l.core.role() == Role::Damaged && self.member(n.no, g)))
         };
-        for g in 0..=self.plan.channels {
-            if self.acked_of(g) < begun[g] + 3 {
+        for (g, begun) in begun.iter().enumerate() {
+            if self.acked_of(g) < begun + 3 {
                 let slot = self.nodes.iter().find(|n| n.controls);
                 let why = slot.and_then(|n| n.controllers.get(&g)).map(|c| (c.told(), c.deadline(), &c.assignment));
-                let stored = self.acked_of(g) - begun[g];
+                let stored = self.acked_of(g) - begun;
                 return Some(format!("g{g} stored only {stored} in the quiet phase: {why:?}"));
             }
             if let Some(n) = damaged(g) {
