@@ -100,6 +100,8 @@ pub struct Cluster {
     pub violations: Vec<Violation>,
     /// Inputs handled by replicas.
     pub handled: u64,
+    /// When a second began, and how many had been handled by then.
+    pace: (u64, u64),
     /// Of them, messages with entries.
     pub with_entries: u64,
     pub begun: u64,
@@ -140,6 +142,7 @@ impl Cluster {
             trace: Trace::default(),
             violations: Vec::new(),
             handled: 0,
+            pace: (0, 0),
             with_entries: 0,
             begun: 0,
             local: VecDeque::new(),
@@ -195,6 +198,13 @@ impl Cluster {
     pub fn run_to(&mut self, until: u64) {
         while self.violations.is_empty() && self.heap.next_at().is_some_and(|at| at <= until) {
             let (at, event) = self.heap.take().expect("just seen");
+            // Messages that breed messages: nothing legal handles so much in so little time.
+            let (since, handled) = self.pace;
+            if at > since + 1_000 * MS {
+                self.pace = (at, self.handled);
+            } else if self.handled > handled + 400_000 {
+                self.violation("storm", format!("{} inputs within a second", self.handled - handled));
+            }
             self.now = at;
             self.happen(event);
             self.drain_local();

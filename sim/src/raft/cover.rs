@@ -13,7 +13,6 @@ pub const REQUIRED: &[&str] = &[
     "stepped down",
     "transfer",
     "truncate",
-    "diverged twice",
     "rebase",
     "compact",
     "joint",

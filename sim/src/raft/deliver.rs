@@ -21,7 +21,12 @@ impl Cluster {
 
     /// What steps caused on the same node.
     pub fn drain_local(&mut self) {
+        let before = self.handled;
         while let Some((n, g, input)) = self.local.pop_front() {
+            if self.handled > before + 100_000 {
+                self.local.clear();
+                return self.violation("storm", format!("n{n} g{g} never comes to rest: {input:?}"));
+            }
             if self.has(n, g) {
                 self.one(n, g, input);
                 self.arm(n);
