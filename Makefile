@@ -59,12 +59,16 @@ deny: ## licences, bans, sources of third-party crates
 
 sim: ## simulated worlds: make sim SEEDS=10000
 	$(ENV) $(SIM) -- sweep --seeds $(SEEDS) $(SIM_ARGS)
+	$(ENV) $(SIM) -- raft sweep --seeds $(SEEDS) --jobs 2 $(SIM_ARGS)
 
 doctor: ## the simulator is deterministic
 	$(ENV) $(SIM) -- doctor
+	$(ENV) $(SIM) -- raft doctor
 
 mutants: ## plant known bugs; fails when the simulator misses one
 	$(ENV) $(SIM) --features mutants -- mutants
+	$(ENV) $(SIM) --features mutants -- raft mutants
+	$(ENV) cargo test $(LOCKED) --profile sim -p wukong-core --features mutants --test transcripts planted
 
 fuzz: ## all fuzz targets, that long together: make fuzz SECONDS=600
 	$(ENV) FUZZ_TARGET_DIR="$${FUZZ_TARGET_DIR:-$$CARGO_TARGET_DIR/fuzz}" fuzz/run.sh $(SECONDS)

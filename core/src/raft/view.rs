@@ -81,6 +81,12 @@ impl GroupCore {
         self.lead.as_ref()?.peer_ref(peer).map(|p| p.durable)
     }
 
+    /// Whether this leader has heard from a quorum within the last `t_min`.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.quorum_active()
+    }
+
     /// Whether a peer said that it knows the group to be settled.
     #[must_use]
     pub fn peer_settled(&self, peer: Replica) -> bool {

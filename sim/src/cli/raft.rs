@@ -61,7 +61,14 @@ pub enum Command {
         #[arg(long, default_value_t = 30_000)]
         ms: u64,
     },
-    /// Is it deterministic? Prints a hash over the traces of some seeds
+    /// Is it deterministic? Compares the traces of two processes
+    Doctor {
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        #[arg(long, default_value_t = 10_000)]
+        ms: u64,
+    },
+    /// Prints a hash over the traces of some seeds, for `doctor`
     Trace {
         #[arg(long, default_value_t = 10)]
         seeds: u64,
@@ -131,6 +138,7 @@ pub fn main(command: Command) -> bool {
             println!("{hash:016x}");
             true
         }
+        Command::Doctor { seeds, ms } => doctor(seeds, ms),
         Command::Mutants { only, seeds, ms } => mutants(only.as_deref(), seeds, ms),
     }
 }
@@ -270,6 +278,28 @@ fn sweep(seeds: u64, from: u64, ms: u64, jobs: usize, keep_going: bool, resume: 
     t.failed.is_empty() && complete
 }
 
+fn doctor(seeds: u64, ms: u64) -> bool {
+    let once = || {
+        let program = std::env::current_exe().ok()?;
+        let (seeds, ms) = (seeds.to_string(), ms.to_string());
+        let out = std::process::Command::new(program)
+            .args(["raft", "trace", "--seeds", &seeds, "--ms", &ms])
+            .output()
+            .ok()?;
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    };
+    match (once(), once()) {
+        (Some(a), Some(b)) if a == b => {
+            println!("{seeds} seeds: two processes agree ({a})");
+            true
+        }
+        (a, b) => {
+            println!("two processes differ: {a:?} and {b:?}");
+            false
+        }
+    }
+}
+
 fn speed(seeds: u64, ms: u64) {
     for (name, oracles) in [("machines without oracles", false), ("all oracles", true)] {
         let began = Instant::now();
@@ -343,6 +373,10 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
         if only.is_some_and(|o| o != name) {
             continue;
         }
+        if only.is_none() && LEFT_TO_TRANSCRIPTS.contains(&mutant) {
+            println!("left to the transcripts: {name}");
+            continue;
+        }
         let began = Instant::now();
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
         let directed = directed(&name).into_iter().filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
@@ -368,6 +402,16 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
     }
     survived == 0
 }
+
+/// Bugs whose schedules are too narrow for random plans, or that break nothing that is judged here. The transcripts catch them:
+/// `planted_bugs_are_noticed` in core/tests/transcripts.rs, which `make mutants` runs too.
+#[cfg(feature = "mutants")]
+const LEFT_TO_TRANSCRIPTS: [wukong_core::mutants::RaftMutant; 5] = {
+    use wukong_core::mutants::RaftMutant::{
+        ElectionByIndex, LeaseFromArrival, NoBootStickiness, PreVoteRefusalIgnored, RemovedNotServed,
+    };
+    [ElectionByIndex, LeaseFromArrival, NoBootStickiness, PreVoteRefusalIgnored, RemovedNotServed]
+};
 
 /// Scenarios written for a mutant.
 #[cfg(feature = "mutants")]

@@ -45,6 +45,9 @@ impl Cluster {
         let floor = live.core.hw();
         live.floor = floor;
         live.led = live.core.is_leader().then(|| live.core.epoch());
+        if self.mode.oracles && g == SLOT {
+            live.members = Arc::clone(live.core.members());
+        }
         live.core.step(local, input);
         while let Some(output) = live.core.poll_output() {
             self.scratch.push(output);
@@ -188,8 +191,14 @@ impl Cluster {
             if matches!(&message.message, Message::Items { items, .. } if !items.is_empty()) {
                 self.with_entries += 1;
             }
+            let leads = matches!(message.message, Message::Begin { .. } | Message::Beat { .. } | Message::Items { .. });
+            let epoch = message.epoch;
             self.step(n, g, Input::Message(*message));
             self.arm(n);
+            let stubborn = |l: &Live| l.core.epoch() == epoch && l.core.role() == Role::Candidate;
+            if leads && self.mode.oracles && self.nodes[n].groups[g].as_ref().is_some_and(stubborn) {
+                self.violation("liveness", format!("n{n} g{g} goes on campaigning in an epoch that has a leader"));
+            }
         }
     }
 
@@ -221,7 +230,7 @@ impl Cluster {
             incarnation: node.incarnation(),
             mode: if g == SLOT { Mode::Elected } else { Mode::Assigned },
             timing,
-            bounds: Bounds { fetch: 2_000, tail: 4_000, uncommitted: 60_000, catch_up: 8, ..Bounds::default() },
+            bounds: Bounds { fetch: 2_000, tail: 4_000, uncommitted: 60_000, catch_up: CATCH_UP, ..Bounds::default() },
             lease: self.plan.lease && g == SLOT,
             preferred: n == 0,
             seed: self.plan.seed ^ (n as u64) << 40 ^ (g as u64) << 32 ^ node.incarnation,
@@ -237,6 +246,8 @@ impl Cluster {
             hw,
             floor: hw,
             led: None,
+            members: Arc::default(),
+            alone_since: None,
             cut_in: None,
         }
     }
@@ -518,6 +529,9 @@ impl Cluster {
         self.heap.add(self.now + 300 * MS, Event::Ping { node: n as u16, life });
     }
 }
+
+/// How many entries a learner may lack when it becomes a voter.
+pub const CATCH_UP: u64 = 8;
 
 /// Size that a snapshot pretends to have: four chunks.
 pub const SNAPSHOT_BYTES: u64 = 32;

@@ -445,26 +445,17 @@ impl Cluster {
 
     /// The operator: brings members toward what is wanted, one legal step at a time, and makes channels that are missing.
     pub fn operate(&mut self) {
-        let Some(n) = self.slot_leader() else { return };
-        self.create_missing(n);
-        let want: Vec<Replica> = self.targets[SLOT].iter().map(|t| self.nodes[*t].me()).collect();
-        if let Some(live) = self.nodes[n].groups[SLOT].as_ref() {
-            let config = Arc::clone(live.core.members());
-            let same = config.voters.len() == want.len() && want.iter().all(|r| config.voters.contains(r));
-            let stranger = want.iter().copied().find(|r| !config.is_member(*r));
-            let gone = config.learners.iter().copied().find(|r| self.place(*r).is_none() || !want.contains(r));
-            let change = match (same, stranger, gone) {
-                _ if config.is_joint() => None,
-                (_, _, Some(gone)) => Some(Change::DropLearner(gone)),
-                (true, ..) => None,
-                (_, Some(r), _) => Some(Change::AddLearner(r)),
-                _ => Some(Change::Replace(want)),
-            };
-            if let Some(change) = change {
-                self.step(n, SLOT, Input::ProposeConfig { ctx: super::load::COMMAND - 2, change });
-                self.arm(n);
+        // The operator does not know whether a leader is the right one, or has committed anything yet.
+        for n in 0..self.plan.nodes {
+            let leads = self.nodes[n].alive
+                && self.nodes[n].paused_until <= self.now
+                && self.nodes[n].groups[SLOT].as_ref().is_some_and(|l| l.core.is_leader());
+            if leads {
+                self.change_members(n);
             }
         }
+        let Some(n) = self.slot_leader() else { return };
+        self.create_missing(n);
         for g in 1..=self.plan.channels {
             let want: Vec<Replica> = self.targets[g].iter().map(|t| self.nodes[*t].me()).collect();
             let local = self.nodes[n].local(self.now);
@@ -485,5 +476,26 @@ impl Cluster {
             }
         }
         self.drain_local();
+    }
+
+    fn change_members(&mut self, n: NodeNo) {
+        let want: Vec<Replica> = self.targets[SLOT].iter().map(|t| self.nodes[*t].me()).collect();
+        if let Some(live) = self.nodes[n].groups[SLOT].as_ref() {
+            let config = Arc::clone(live.core.members());
+            let same = config.voters.len() == want.len() && want.iter().all(|r| config.voters.contains(r));
+            let stranger = want.iter().copied().find(|r| !config.is_member(*r));
+            let gone = config.learners.iter().copied().find(|r| self.place(*r).is_none() || !want.contains(r));
+            let change = match (same, stranger, gone) {
+                _ if config.is_joint() => None,
+                (_, _, Some(gone)) => Some(Change::DropLearner(gone)),
+                (true, ..) => None,
+                (_, Some(r), _) => Some(Change::AddLearner(r)),
+                _ => Some(Change::Replace(want)),
+            };
+            if let Some(change) = change {
+                self.step(n, SLOT, Input::ProposeConfig { ctx: super::load::COMMAND - 2, change });
+                self.arm(n);
+            }
+        }
     }
 }

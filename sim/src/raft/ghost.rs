@@ -1,6 +1,6 @@
 //! What really happened, kept beside the world: who led, what was created, committed and acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wukong_core::ids::Incarnation;
 use wukong_core::raft::config::{Config, Replica};
@@ -37,6 +37,12 @@ pub struct GroupGhost {
     pub acks: Vec<(u64, u64, u64)>,
     /// Highest epoch in which something was committed.
     pub epoch: u64,
+    /// Epochs whose mark is committed, as their leaders said.
+    pub stable: BTreeSet<u64>,
+    /// Newest version of the members that was judged.
+    pub left: u64,
+    /// Epochs whose leader fenced itself for a handover.
+    pub handed: BTreeSet<u64>,
     /// Newest epoch whose leader was assigned.
     pub assigned: u64,
 }

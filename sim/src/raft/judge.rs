@@ -2,13 +2,13 @@
 
 use super::cluster::Cluster;
 use super::ghost::{Committed, GroupId};
-use super::{GroupNo, NodeNo, SLOT};
+use super::{GroupNo, MS, NodeNo, SLOT};
 use std::sync::Arc;
 use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::ids::{Epoch, Position};
 use wukong_core::raft::Log;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Alarm, Op, Outcome, Output, Role};
+use wukong_core::raft::core::{Alarm, Op, Outcome, Output, Report, Role};
 use wukong_core::raft::message::{Body, Entry, Envelope, Item, Message, RefuseKind};
 use wukong_core::store::rows::Assignment;
 
@@ -27,6 +27,7 @@ impl Cluster {
 
     pub fn check_output(&mut self, n: NodeNo, g: GroupNo, output: &Output) {
         self.ghost.judged += 1;
+        let id = self.id(n, g);
         match output {
             Output::Send(m) => self.check_send(n, g, m),
             Output::Persist { ops, .. } => self.check_persist(n, g, ops),
@@ -39,19 +40,27 @@ impl Cluster {
                 Outcome::Refused { kind: RefuseKind::NotLeader, .. } => self.cover.hit("refused NotLeader"),
                 _ => {}
             },
-            Output::Report(r) => {
-                use wukong_core::raft::core::Report;
-                match r {
-                    Report::HandoverReady { .. } => self.cover.hit("handover"),
-                    Report::NeedElect { .. } => self.cover.hit("handover failed"),
-                    _ => {}
-                }
-            }
+            Output::Report(r) => self.note_report(id, r),
             Output::Alarm(Alarm::LostAck) => {
                 // Legal only where a disk was damaged.
             }
             Output::Alarm(alarm) => self.violation("alarm", format!("n{n} g{g}: {alarm:?}")),
             _ => {}
+        }
+    }
+
+    fn note_report(&mut self, id: GroupId, report: &Report) {
+        let ghost = self.ghost.group(id);
+        match report {
+            Report::Ready { epoch } => {
+                ghost.stable.insert(epoch.0);
+            }
+            Report::HandoverReady { epoch, .. } => {
+                ghost.handed.insert(epoch.0);
+                self.cover.hit("handover");
+            }
+            Report::NeedElect { .. } => self.cover.hit("handover failed"),
+            Report::JointStable { .. } | Report::CaughtUp { .. } => {}
         }
     }
 
@@ -236,6 +245,9 @@ impl Cluster {
                         {
                             wrong = Some(format!("config {} before the one before is committed", c.version));
                         }
+                        if leading && wrong.is_none() {
+                            wrong = self.config_step(n, g, e.index, c);
+                        }
                         self.cover.hit(if c.is_joint() { "joint" } else { "joint left" });
                     }
                 }
@@ -244,6 +256,27 @@ impl Cluster {
         if let Some(what) = wrong {
             self.violation("I6", format!("n{n} g{g}: {what}"));
         }
+    }
+
+    /// I19, and newcomers that lack too much: what is wrong with a config that a leader appends.
+    fn config_step(&self, n: NodeNo, g: GroupNo, index: u64, c: &Config) -> Option<String> {
+        let live = self.nodes[n].groups[g].as_ref()?;
+        let before = Arc::clone(&live.members);
+        let moved = |a: &[Replica], b: &[Replica]| a.iter().filter(|r| !b.contains(r)).count();
+        let changed = moved(&c.voters, &before.voters) + moved(&before.voters, &c.voters);
+        let legal = match (before.is_joint(), c.is_joint()) {
+            (true, _) => changed == 0,
+            (false, true) => moved(&before.voters, &c.voters_out) == 0 && c.voters_out.len() == before.voters.len(),
+            (false, false) => changed <= 1,
+        };
+        if !legal {
+            return Some(format!("I19: {before:?} is followed by {c:?}"));
+        }
+        let late = c.voters.iter().filter(|r| !before.is_voter(**r)).find(|r| {
+            let disk = self.place(**r).and_then(|p| self.nodes[p].durable[g].as_ref());
+            disk.is_none_or(|d| d.items.log.end().index + super::deliver::CATCH_UP + 1 < index)
+        });
+        late.map(|r| format!("{r:?} becomes a voter and lacks too much"))
     }
 
     /// The members in force for a commit by node `n`.
@@ -292,6 +325,9 @@ impl Cluster {
             }
         }
         ghost.epoch = ghost.epoch.max(epoch.0);
+        if leader && ghost.handed.contains(&epoch.0) && wrong.is_none() {
+            wrong = Some(("I18", format!("n{n} g{g} commits {hw} in epoch {epoch}, which it handed over")));
+        }
         if let Some((invariant, what)) = wrong {
             return self.violation(invariant, what);
         }
@@ -351,6 +387,15 @@ impl Cluster {
     pub fn check_assignment(&mut self, g: GroupNo, a: Option<&Assignment>, command: &AssignCommand) {
         let Some(a) = a.filter(|a| !a.deleted) else { return };
         let ghost = self.ghost.groups.entry((g, a.generation)).or_default();
+        if let AssignCommand::LeaveJoint { epoch, .. } = command
+            && a.epoch.0 == epoch.0 + 1
+            && a.voters_out.is_empty()
+            && !ghost.stable.contains(&epoch.0)
+            && a.config_version > ghost.left
+        {
+            return self.violation("I20", format!("g{g}: joint epoch {epoch} is left before its mark is committed"));
+        }
+        ghost.left = a.config_version;
         let AssignCommand::Lead { generation, epoch, leader, .. } = command else { return };
         if (*generation, *epoch, Some(*leader)) != (a.generation, a.epoch, a.leader.map(|(r, _)| r))
             || a.epoch.0 == ghost.assigned
@@ -411,6 +456,7 @@ impl Cluster {
             self.check_acks(id);
         }
         for n in 0..self.nodes.len() {
+            self.check_alone(n);
             for g in 0..=self.plan.channels {
                 if let Some(l) = self.nodes[n].groups[g].as_ref()
                     && self.nodes[n].alive
@@ -419,6 +465,22 @@ impl Cluster {
                     self.violation("I29", format!("n{n} g{g} holds {} messages", l.core.held()));
                 }
             }
+        }
+    }
+
+    /// A leader of the slot that no quorum hears of steps down.
+    fn check_alone(&mut self, n: NodeNo) {
+        let (now, paused) = (self.now, self.nodes[n].paused_until + 500 * MS > self.now);
+        let Some(live) = self.nodes[n].groups[SLOT].as_mut() else { return };
+        let alone = live.core.is_leader() && !live.core.is_heard() && !paused;
+        let since = *live.alone_since.get_or_insert(now);
+        if !alone {
+            live.alone_since = None;
+        } else if now - since > 2_500 * MS {
+            self.violation(
+                "check-quorum",
+                format!("n{n} leads the slot for {} ms and nobody hears it", (now - since) / MS),
+            );
         }
     }
 

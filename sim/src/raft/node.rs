@@ -22,6 +22,10 @@ pub struct Live {
     pub floor: u64,
     /// It led this epoch when the step began.
     pub led: Option<wukong_core::ids::Epoch>,
+    /// The members in force when the step began.
+    pub members: std::sync::Arc<wukong_core::raft::config::Config>,
+    /// It leads and is not heard, as far as was looked.
+    pub alone_since: Option<u64>,
     /// Epoch in which it last cut its log.
     pub cut_in: Option<wukong_core::ids::Epoch>,
 }
