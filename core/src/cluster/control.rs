@@ -319,7 +319,8 @@ impl Controller {
                 let leader = a.leader.map(|(r, _)| r);
                 if leader == Some(target) || !a.voters.contains(&target) {
                     self.wish = None;
-                    return false;
+                    // A joint config is left whatever else is wished.
+                    return !a.voters_out.is_empty();
                 }
                 if let (Some(leader), true) = (leader, self.ready == epoch) {
                     self.out.push_back(Step::Handover { leader, target });

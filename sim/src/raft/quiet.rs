@@ -79,7 +79,8 @@ impl Cluster {
             let table = slot
                 .map(|n| n.slot.table.values().map(|a| (&a.voters, &a.voters_out, &a.learners)).collect::<Vec<_>>());
             let wishes = slot.map(|n| n.controllers.values().map(|c| c.told()).collect::<Vec<_>>());
-            return Some(format!("the voters are not {:?}; {wishes:?}; but {table:?}", self.targets));
+            let members = slot.and_then(|n| n.groups[SLOT].as_ref()).map(|l| l.core.members());
+            return Some(format!("the voters are not {:?}; {wishes:?}; but {members:?} and {table:?}", self.targets));
         }
         None
     }
