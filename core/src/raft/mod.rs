@@ -1,8 +1,10 @@
-//! One replica of one replication group (cluster-and-raft 4), so far for voters = {me}: log positions, epoch
-//! marks, the durability rule, the commit rule, and promises held until their entry is committed.
+//! Replication groups (cluster-and-raft 4). [`core::GroupCore`] is the whole machine: elections, pull replication, members,
+//! transfer, snapshots, reads, assigned leaders. The running server does not use it yet: with one node its slots and channels run
+//! on [`Group`], the same rules for voters = {me}: log positions, epoch marks, the durability rule, the commit rule, and
+//! promises held until their entry is committed. docs/consensus.md says what is proven, and what is left to do.
 //!
-//! A group knows positions, not contents: its owner writes the items and keeps the uncommitted tail. Two modes:
-//! `Elected` groups (slots) raise their own epoch; `Assigned` groups (channels) are given theirs by the slot machine.
+//! A group knows positions, not contents: its owner writes the items and keeps the uncommitted tail. Two modes: `Elected` groups
+//! (slots) raise their own epoch; `Assigned` groups (channels) are given theirs by the slot machine.
 
 pub mod assigned;
 mod commit;
