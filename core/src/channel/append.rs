@@ -149,21 +149,7 @@ impl Channel {
 
     fn write_entry(&mut self, ctx: &mut Ctx, scratch: &mut BytesMut, seq: u64, admitted: Admitted) {
         let Admitted { mut event, key, payload_hash } = admitted;
-        let record = Record {
-            seq,
-            epoch: self.group.epoch,
-            message_id: event.message_id,
-            timestamp_ms: ctx.now.wall.0,
-            flags: event.flags,
-            setting: event.setting,
-            client_seq: event.client_seq,
-            expire: event.expire,
-            from_uid: event.from_uid.clone(),
-            client_msg_no: core::mem::take(&mut event.client_msg_no),
-            topic: core::mem::take(&mut event.topic),
-            stream_no: core::mem::take(&mut event.stream_no),
-            payload: core::mem::take(&mut event.payload),
-        };
+        let record = Record { seq, epoch: self.group.epoch, ..event.take_record(ctx.now.wall) };
         let (slot, no) = (self.slot, self.head.channel_no);
         let batch = ctx.batch();
         batch.put_with(Family::Log, &keys::log(slot, no, seq), |out| record.encode(out));

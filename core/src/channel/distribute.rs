@@ -6,7 +6,6 @@ use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{Deliveries, Delivery, Push, SendEvent, Work, WorkClass};
 use crate::ids::{ShardId, shard_of, slot_of};
 use crate::mutants::Mutant;
-use crate::store::Record;
 use crate::user::answer_unstored;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -113,19 +112,7 @@ impl Channels {
         if targets.iter().any(|(to, _)| !ctx.has_credit(*to, WorkClass::Push)) {
             return answer_unstored(ctx, &event, ReasonCode::RATE_LIMIT);
         }
-        let record = Record {
-            message_id: event.message_id,
-            timestamp_ms: ctx.now.wall.0,
-            flags: event.flags,
-            setting: event.setting,
-            client_seq: event.client_seq,
-            expire: event.expire,
-            from_uid: event.from_uid.clone(),
-            client_msg_no: core::mem::take(&mut event.client_msg_no),
-            topic: core::mem::take(&mut event.topic),
-            payload: core::mem::take(&mut event.payload),
-            ..Record::default()
-        };
+        let record = event.take_record(ctx.now.wall);
         let delivery = Arc::new(Delivery { channel, record, origin: Some(event.conn), again: false });
         for (to, uids) in targets {
             // No channel waits for its acceptance: activation 0 is never in memory.

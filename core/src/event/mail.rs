@@ -7,7 +7,7 @@ use crate::channel::read::{ReadAnswer, ReadJob};
 use crate::ids::{ChannelKey, ConnRef, ShardId};
 use crate::output::CloseReason;
 use crate::store::Record;
-use crate::time::Instant;
+use crate::time::{Instant, WallTime};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use bytes::Bytes;
@@ -139,6 +139,28 @@ pub struct SendEvent {
     pub expire: u32,
     pub topic: Text,
     pub payload: Bytes,
+}
+
+impl SendEvent {
+    /// The message as it is stored, without a place in a log. Takes the texts along, except the sender, who is still owed an ack.
+    #[must_use]
+    pub fn take_record(&mut self, now: WallTime) -> Record {
+        use core::mem::take;
+        Record {
+            message_id: self.message_id,
+            timestamp_ms: now.0,
+            flags: self.flags,
+            setting: self.setting,
+            client_seq: self.client_seq,
+            expire: self.expire,
+            from_uid: self.from_uid.clone(),
+            client_msg_no: take(&mut self.client_msg_no),
+            topic: take(&mut self.topic),
+            stream_no: take(&mut self.stream_no),
+            payload: take(&mut self.payload),
+            ..Record::default()
+        }
+    }
 }
 
 /// A message on its way to recipients.
