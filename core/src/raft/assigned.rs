@@ -2,8 +2,9 @@
 
 use super::config::{Config, Replica};
 use super::core::{GroupCore, Mode, Op, Output, Report, Role};
+use super::lead::Progress;
 use super::message::Message;
-use crate::ids::{Epoch, Position};
+use crate::ids::{Epoch, Incarnation, Position};
 use crate::mutants::RaftMutant;
 use crate::store::rows::Assignment;
 use crate::time::Instant;
@@ -14,6 +15,8 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug)]
 pub struct Handover {
     pub target: Replica,
+    /// What was heard of the target before is not enough: it may have restarted, and lost something, since.
+    pub heard: (Incarnation, u64),
     pub until: Instant,
     /// It told the slot that it is done, and never resumes this epoch.
     pub fenced: bool,
@@ -66,6 +69,7 @@ impl GroupCore {
                 self.become_leader();
             }
             Some(_) if mine && self.role == Role::Leader => self.restate(),
+            Some(_) if mine && self.role == Role::Damaged => self.report(Report::NeedElect { epoch: a.epoch }),
             Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
             _ => {}
         }
@@ -119,9 +123,11 @@ impl GroupCore {
             return;
         }
         let until = self.now + self.config.timing.t_min;
-        self.assigned.handover = Some(Handover { target, until, fenced: false });
-        self.stir();
-        self.handover_progress();
+        let heard =
+            self.lead.as_ref().and_then(|l| l.peer_ref(target)).map_or_else(Default::default, Progress::last_heard);
+        self.assigned.handover = Some(Handover { target, heard, until, fenced: false });
+        // Its answer says what it has now.
+        self.wake_peer(target);
     }
 
     /// Once the target holds everything, this leader fences itself and says so.
@@ -129,8 +135,11 @@ impl GroupCore {
         let end = self.log.end();
         let until = self.now + self.config.timing.t_min;
         let Some(h) = self.assigned.handover.filter(|h| !h.fenced) else { return };
-        let holds =
-            self.lead.as_ref().and_then(|l| l.peer_ref(h.target)).is_some_and(|p| p.durable == end && !p.suspect);
+        let holds = self
+            .lead
+            .as_ref()
+            .and_then(|l| l.peer_ref(h.target))
+            .is_some_and(|p| p.durable == end && !p.suspect && p.last_heard() > h.heard);
         if holds && end.epoch == self.epoch {
             self.report(Report::HandoverReady { epoch: self.epoch, end, target: h.target });
             if !self.bug(RaftMutant::HandoverKeepsWriting) {

@@ -111,6 +111,14 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// The newest fetch: it rises with each.
+    #[must_use]
+    pub const fn last_heard(&self) -> (Incarnation, u64) {
+        (self.incarnation, self.fetch_seq)
+    }
+}
+
 impl Lead {
     pub fn peer(&mut self, r: Replica) -> Option<&mut Progress> {
         self.peers.iter_mut().find(|p| p.peer == r)
