@@ -309,7 +309,7 @@ impl GroupCore {
             {
                 p.flight = None;
                 // A follower that is reachable again has everything within about t_min.
-                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.t_min);
+                p.flight_wait = (p.flight_wait * 2).min(self.config.timing.t_min).min(self.config.timing.retry_max);
             }
         }
         self.send_begins();
