@@ -304,11 +304,8 @@ fn speed(seeds: u64, ms: u64) {
     for (name, oracles) in [("machines without oracles", false), ("all oracles", true)] {
         let began = Instant::now();
         let (mut events, mut with) = (0, 0);
-        for seed in 0..seeds {
-            let o = run(
-                &Plan { voters: 5, nodes: 5, ..Plan::generate(seed, ms) },
-                Mode { oracles, trace: oracles, ..Mode::default() },
-            );
+        for plan in (0..).map(|seed| Plan::generate(seed, ms)).filter(|p| p.voters == 5).take(seeds as usize) {
+            let o = run(&plan, Mode { oracles, trace: oracles, ..Mode::default() });
             events += o.handled;
             with += o.with_entries;
         }
