@@ -18,7 +18,7 @@ pub fn mutants(only: Option<&str>, budget: u64, events: u64) -> bool {
             continue;
         }
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed = directed(&name);
+        let directed = directed("../tests/scenarios/mutants", &name);
         let scenarios = directed.iter().filter_map(|p| load(p).ok().map(|s| (s, true)));
         let generated = (0..budget).map(|seed| (plan::generate(seed, events), false));
         let mut runs = 0;
@@ -45,10 +45,10 @@ pub fn mutants(only: Option<&str>, budget: u64, events: u64) -> bool {
     survived == 0
 }
 
-/// Scenarios written for a mutant.
+/// Scenarios written for a mutant, in a folder beside this crate.
 #[cfg(feature = "mutants")]
-fn directed(name: &str) -> Vec<std::path::PathBuf> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/mutants");
+pub(super) fn directed(folder: &str, name: &str) -> Vec<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found: Vec<_> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()

@@ -376,7 +376,9 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
         }
         let began = Instant::now();
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed = directed(&name).into_iter().filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
+        let directed = super::mutants::directed("../tests/scenarios/raft/mutants", &name)
+            .into_iter()
+            .filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
         let plans = directed.map(|p| (p, true)).chain((0..seeds).map(|s| (Plan::generate(s, ms), false)));
         let mut runs = 0;
         let caught = plans.into_iter().find_map(|(plan, scripted)| {
@@ -409,21 +411,6 @@ const LEFT_TO_TRANSCRIPTS: [wukong_core::mutants::RaftMutant; 5] = {
     };
     [ElectionByIndex, LeaseFromArrival, NoBootStickiness, PreVoteRefusalIgnored, RemovedNotServed]
 };
-
-/// Scenarios written for a mutant.
-#[cfg(feature = "mutants")]
-fn directed(name: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/raft/mutants");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.file_stem().is_some_and(|s| s.to_string_lossy().starts_with(name)))
-        .collect();
-    found.sort();
-    found
-}
 
 /// Without the feature there is nothing to plant.
 #[cfg(not(feature = "mutants"))]

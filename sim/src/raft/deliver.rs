@@ -295,7 +295,6 @@ impl Cluster {
 
     /// Entries are committed here: the slot's are applied.
     pub fn committed(&mut self, n: NodeNo, g: GroupNo, hw: u64) {
-        let at = n;
         if g != SLOT {
             return;
         }
@@ -312,10 +311,10 @@ impl Cluster {
             changed.push(group);
             if self.mode.oracles
                 && index > self.ghost.applied
-                && let Some(Payload::Command(n)) = payload
+                && let Some(Payload::Command(number)) = payload
             {
-                let command = self.commands[n as usize].1.clone();
-                let a = self.nodes[at].slot.table.get(&group).cloned();
+                let command = self.commands[number as usize].1.clone();
+                let a = self.nodes[n].slot.table.get(&group).cloned();
                 self.check_assignment(group, a.as_deref(), &command);
                 if let Some(a) = a {
                     self.ghost.table.insert(group, a);

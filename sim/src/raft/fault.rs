@@ -8,7 +8,6 @@ use super::{GroupNo, MS, NodeNo, SLOT};
 use std::sync::Arc;
 use wukong_core::cluster::control::Wish;
 use wukong_core::ids::Position;
-use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Change, Config, Replica};
 use wukong_core::raft::core::{Input, Role};
 use wukong_core::raft::message::Snapshot;
@@ -433,14 +432,13 @@ impl Cluster {
             let c = l.core.members();
             !c.is_joint() && same(&c.voters, SLOT) && l.core.config_index() <= l.core.hw()
         });
-        let oneshot = self.mode.mutant == Some(RaftMutant::OneStepSwap);
         slot && (1..=self.plan.channels).all(|g| {
             self.nodes[n]
                 .slot
                 .table
                 .get(&g)
                 .is_some_and(|a| !a.deleted && a.voters_out.is_empty() && same(&a.voters, g))
-        }) || oneshot
+        })
     }
 
     /// The operator: brings members toward what is wanted, one legal step at a time, and makes channels that are missing.
