@@ -20,6 +20,38 @@ id!(
     /// A server process in the cluster, 1..=1023 (ten bits of every message id).
     NodeId(u16)
 );
+/// A process of the cluster at the other end of its links, as its handshake says (cluster-and-raft 4.20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProcess {
+    pub node: NodeId,
+    pub store: StoreId,
+    pub incarnation: Incarnation,
+    /// How many shards it has: the owner of a slot there is `slot mod shards`.
+    pub shards: u8,
+    /// The version that both ends speak.
+    pub wire: u16,
+}
+
+/// What a link between two nodes carries. Each class has a stream of its own, so that bulk never delays votes (4.20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkClass {
+    /// Votes, beats, fences, leads, fetches.
+    Control,
+    /// Log items.
+    Data,
+    /// Snapshots, anti-entropy.
+    Bulk,
+}
+
+impl LinkClass {
+    pub const ALL: [Self; 3] = [Self::Control, Self::Data, Self::Bulk];
+
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
 id!(
     /// A shard of this node: one reactor thread.
     ShardId(u8)

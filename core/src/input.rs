@@ -3,7 +3,7 @@
 use crate::api::ApiRequest;
 use crate::error::StoreFault;
 use crate::event::mail::Mail;
-use crate::ids::{CallId, ConnId, OpId, ShardId};
+use crate::ids::{CallId, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId};
 use crate::store::Found;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -60,6 +60,21 @@ pub enum Input {
     Call {
         call: CallId,
         request: ApiRequest,
+    },
+    /// A link to a process of the cluster is open; what was sent on an older one may be lost.
+    PeerUp {
+        peer: PeerProcess,
+    },
+    /// The link to that process is closed.
+    PeerDown {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+    /// A frame for this shard, from the process that the link was opened to.
+    PeerFrame {
+        node: NodeId,
+        incarnation: Incarnation,
+        frame: Bytes,
     },
     /// `poll_timeout` has passed. An early one does nothing.
     Deadline,

@@ -2,7 +2,7 @@
 
 use crate::api::ApiAnswer;
 use crate::event::mail::Mail;
-use crate::ids::{CallId, ConnId, OpId, ShardId};
+use crate::ids::{CallId, ConnId, LinkClass, NodeId, OpId, ShardId};
 use crate::note::Note;
 use crate::store::{Load, WriteBatch};
 use bytes::Bytes;
@@ -76,6 +76,12 @@ pub enum Output {
         call: CallId,
         answer: ApiAnswer,
     },
+    /// A frame for a shard of another node. May be lost; never told.
+    PeerFrame {
+        to: NodeId,
+        class: LinkClass,
+        frame: Bytes,
+    },
     Note(Note),
 }
 
@@ -87,6 +93,7 @@ pub enum Lane {
     Persist,
     Load,
     Answer,
+    Peer(NodeId, LinkClass),
     Note,
 }
 
@@ -99,6 +106,7 @@ impl Output {
             Self::Start { effect: Effect::Persist { .. }, .. } => Lane::Persist,
             Self::Start { effect: Effect::Load(_), .. } => Lane::Load,
             Self::Answer { .. } => Lane::Answer,
+            Self::PeerFrame { to, class, .. } => Lane::Peer(*to, *class),
             Self::Note(_) => Lane::Note,
         }
     }

@@ -158,6 +158,8 @@ impl Shard {
                     self.ctx.push(Output::Answer { call, answer });
                 }
             }
+            // Every slot has one voter so far: there is nobody to talk to.
+            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::PeerFrame { .. } => {}
             Input::Deadline => self.on_deadline(),
             Input::Stop => self.begin_stop(),
         }

@@ -12,7 +12,7 @@ use wukong_core::error::StoreFault;
 use wukong_core::flight::{
     Bad, Difference, Encoder, Header, Item, Items, OutputHash, Recorded, Recording, SealKey, Seen, Summary, replay,
 };
-use wukong_core::ids::{CallId, ConnId, Incarnation, OpId, ShardId, StoreId};
+use wukong_core::ids::{CallId, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, StoreId};
 use wukong_core::rng::Seed;
 use wukong_core::store::{Found, answer};
 use wukong_core::time::{Instant, Now, WallTime};
@@ -298,6 +298,17 @@ fn samples() -> Vec<Input> {
             page: 1,
             page_size: 2,
         })),
+        Input::PeerUp {
+            peer: PeerProcess {
+                node: NodeId(2),
+                store: StoreId(7 << 64),
+                incarnation: Incarnation(3),
+                shards: 16,
+                wire: 1,
+            },
+        },
+        Input::PeerDown { node: NodeId(1023), incarnation: Incarnation(u64::MAX) },
+        Input::PeerFrame { node: NodeId(1), incarnation: Incarnation(1), frame: Bytes::from_static(b"frame") },
         Input::Deadline,
         Input::Stop,
     ]

@@ -68,6 +68,19 @@ impl Trace {
             }
             Input::Deadline => self.num(8),
             Input::Stop => self.num(9),
+            Input::PeerUp { peer } => {
+                self.two(10, u64::from(peer.node.0));
+                self.two(peer.incarnation.0, u64::from(peer.shards));
+            }
+            Input::PeerDown { node, incarnation } => {
+                self.two(17, u64::from(node.0));
+                self.num(incarnation.0);
+            }
+            Input::PeerFrame { node, incarnation, frame } => {
+                self.two(18, u64::from(node.0));
+                self.num(incarnation.0);
+                self.bytes(frame);
+            }
         }
     }
 
@@ -92,6 +105,11 @@ impl Trace {
             Output::Answer { call, answer } => {
                 self.two(15, call.0);
                 self.answer(answer);
+            }
+            Output::PeerFrame { to, class, frame } => {
+                self.two(19, u64::from(to.0));
+                self.num(*class as u64);
+                self.bytes(frame);
             }
             Output::Note(_) => self.num(16),
         }

@@ -3,7 +3,7 @@
 use super::{FORMAT, Header, MAGIC, SealKey, cipher, tag};
 use crate::api::{ApiRequest, ConversationSync, MessageSync};
 use crate::error::StoreFault;
-use crate::ids::{CallId, ConnId, Incarnation, NodeId, OpId, ShardId, StoreId};
+use crate::ids::{CallId, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, StoreId};
 use crate::input::{CloseCause, Completion, Input, Transport};
 use crate::rng::Seed;
 use crate::shard::{Boot, ShardConfig};
@@ -272,6 +272,20 @@ fn input(tag: u8, r: &mut Reader) -> Value<Recorded> {
             Input::Completed { op, completion: Completion::Loaded(loaded) }
         }
         tag::CALL => Input::Call { call: CallId(r.varint()?), request: some!(request(r)?) },
+        tag::PEER_UP => Input::PeerUp {
+            peer: PeerProcess {
+                node: NodeId(r.varint()? as u16),
+                store: StoreId(u128::from_be_bytes(r.array()?)),
+                incarnation: Incarnation(r.varint()?),
+                shards: r.u8()?,
+                wire: r.varint()? as u16,
+            },
+        },
+        tag::PEER_DOWN => Input::PeerDown { node: NodeId(r.varint()? as u16), incarnation: Incarnation(r.varint()?) },
+        tag::PEER_FRAME => {
+            let (node, incarnation) = (NodeId(r.varint()? as u16), Incarnation(r.varint()?));
+            Input::PeerFrame { node, incarnation, frame: r.bytes()? }
+        }
         tag::DEADLINE => Input::Deadline,
         tag::STOP => Input::Stop,
         _ => return Ok(None),

@@ -120,6 +120,22 @@ impl Encoder {
                 varint(out, call.0);
                 request(out, asked);
             }
+            Input::PeerUp { peer } => {
+                varint(out, u64::from(peer.node.0));
+                out.extend_from_slice(&peer.store.0.to_be_bytes());
+                varint(out, peer.incarnation.0);
+                out.push(peer.shards);
+                varint(out, u64::from(peer.wire));
+            }
+            Input::PeerDown { node, incarnation } => {
+                varint(out, u64::from(node.0));
+                varint(out, incarnation.0);
+            }
+            Input::PeerFrame { node, incarnation, frame } => {
+                varint(out, u64::from(node.0));
+                varint(out, incarnation.0);
+                bytes(out, frame);
+            }
             Input::Deadline | Input::Stop => {}
         }
     }
@@ -141,6 +157,9 @@ fn tag_of(input: &Input) -> u8 {
         Input::Completed { completion: Completion::Persisted(_), .. } => tag::PERSISTED,
         Input::Completed { completion: Completion::Loaded(_), .. } => tag::LOADED,
         Input::Call { .. } => tag::CALL,
+        Input::PeerUp { .. } => tag::PEER_UP,
+        Input::PeerDown { .. } => tag::PEER_DOWN,
+        Input::PeerFrame { .. } => tag::PEER_FRAME,
         Input::Deadline => tag::DEADLINE,
         Input::Stop => tag::STOP,
     }

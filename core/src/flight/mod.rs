@@ -91,4 +91,7 @@ mod tag {
     pub const CALL: u8 = 8;
     pub const DEADLINE: u8 = 9;
     pub const STOP: u8 = 10;
+    pub const PEER_UP: u8 = 11;
+    pub const PEER_DOWN: u8 = 12;
+    pub const PEER_FRAME: u8 = 13;
 }

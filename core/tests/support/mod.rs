@@ -272,6 +272,7 @@ impl Node {
                 self.loads.push_back((s, op, load));
             }
             Output::Answer { answer, .. } => self.answers.push(answer),
+            Output::PeerFrame { .. } => panic!("one node has no peers"),
             Output::Note(_) => {}
         }
     }

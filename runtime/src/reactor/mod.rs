@@ -292,6 +292,8 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                         let _ = to.send(answer);
                     }
                 }
+                // No links yet: a frame that is lost is repeated.
+                Output::PeerFrame { .. } => {}
                 Output::Note(note) => self.note(&note),
             }
         }

@@ -129,6 +129,7 @@ impl Machine for Echo {
                 }
             }
             Input::Stop => self.stopped = true,
+            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::PeerFrame { .. } => {}
         }
     }
 
