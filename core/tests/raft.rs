@@ -31,6 +31,8 @@ impl Trio {
                     voted_for: None,
                     log: Log::default(),
                     hw: 0,
+                    distributed: 0,
+                    tail: Vec::new(),
                     configs: vec![(0, Arc::clone(&config))],
                     snapshot: None,
                     damaged: false,
@@ -98,7 +100,7 @@ impl Trio {
     }
 
     fn propose(&mut self, n: u16, ctx: u64) -> Option<Outcome> {
-        self.step(n, Input::Propose { ctx, batch: vec![format!("m{ctx}").into()] });
+        self.step(n, Input::Propose { ctx, batch: [format!("m{ctx}").into()].into_iter().collect() });
         self.outcome(ctx)
     }
 

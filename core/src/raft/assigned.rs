@@ -75,6 +75,27 @@ impl GroupCore {
         }
     }
 
+    /// Settled, forgotten and loaded again by the same process: its epoch goes on, without another mark.
+    pub(super) fn on_resume(&mut self, a: Arc<Assignment>) {
+        let me = (self.config.me, self.config.incarnation);
+        let fit = self.config.mode == Mode::Assigned
+            && self.role == Role::Follower
+            && a.leader == Some(me)
+            && a.epoch == self.epoch
+            && self.log.end().epoch == a.epoch
+            && self.hw == self.log.end().index;
+        self.install_assignment(&a);
+        if fit {
+            self.become_leader();
+            self.try_commit();
+        }
+    }
+
+    /// The owner of a leader handed on the committed entries up to here: what followers hear, and what settling waits for.
+    pub fn distribute(&mut self, upto: u64) {
+        self.distributed = self.distributed.max(upto.min(self.hw));
+    }
+
     /// The slot asks: everything that it may have missed is reported again.
     fn restate(&mut self) {
         if self.epoch_committed() {
@@ -216,6 +237,7 @@ impl GroupCore {
         self.assigned.handover.is_none()
             && lead.epoch_committed
             && self.hw == end.index
+            && self.distributed == self.hw
             && self.claimed() == end
             && lead.reads.is_empty()
             && !lead.peers.iter().any(behind)
@@ -234,7 +256,7 @@ impl GroupCore {
             }
         }
         let lagging = lead.peers.iter().filter(|p| !p.settle_acked).map(|p| p.peer).collect();
-        self.persist(alloc::vec![Op::Hint { hw }]);
+        self.persist([Op::Hint { hw }]);
         self.assigned.settled = true;
         self.out.push_back(Output::Settled { lagging });
     }
@@ -245,8 +267,10 @@ impl GroupCore {
         }
         self.follow.validated = Some(pos);
         self.raise_hw(hw.min(pos.index));
+        // Only what was handed on to the last entry settles.
+        self.distribute(self.hw);
         self.follow.retry_at = Instant::NEVER;
-        self.persist(alloc::vec![Op::Hint { hw: self.hw }]);
+        self.persist([Op::Hint { hw: self.hw }]);
         self.assigned.settled = true;
         self.send(from, Message::SettleAck { pos });
     }

@@ -1,11 +1,10 @@
 //! The commit rule, proposals and their outcomes (cluster-and-raft 4.11, 4.12).
 
 use super::config::Replica;
-use super::core::{GroupCore, Mode, Outcome, Output, Report, Role};
+use super::core::{Batch, GroupCore, Mode, Outcome, Output, Report, Role};
 use super::message::{Body, RefuseKind};
 use crate::mutants::RaftMutant;
 use alloc::vec::Vec;
-use bytes::Bytes;
 
 impl GroupCore {
     /// What replica `r` has durably of the leader's log, if it counts.
@@ -92,12 +91,12 @@ impl GroupCore {
         (stopped || full || alone).then_some(RefuseKind::Busy)
     }
 
-    pub(super) fn on_propose(&mut self, ctx: u64, batch: Vec<Bytes>) {
+    pub(super) fn on_propose(&mut self, ctx: u64, batch: Batch) {
         let refusal = if batch.is_empty() { Some(RefuseKind::Version) } else { self.refusal() };
         if let Some(kind) = refusal {
             return self.refuse_proposal(ctx, kind);
         }
-        let (first, last) = self.append(batch.into_iter().map(Body::Data).collect());
+        let (first, last) = self.append(batch.into_iter().map(Body::Data));
         let epoch = self.epoch;
         self.lead_mut().proposals.push_back(super::lead::Proposal { ctx, first, last, epoch });
     }

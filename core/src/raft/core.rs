@@ -20,6 +20,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
+use smallvec::SmallVec;
 
 /// How a group gets its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,11 @@ pub struct Stored {
     pub log: Log,
     /// A position known to be committed: a hint, at most the end.
     pub hw: u64,
+    /// Committed entries up to here have been handed on, as far as is known.
+    pub distributed: u64,
+    /// Entries at the end of the log, as far as the owner has read them. An owner whose rows are derived from entries reads
+    /// everything above `hw`, so that it can take them back.
+    pub tail: Vec<Entry>,
     /// Configs that the log holds, ascending by index, the first at or before the log's base.
     pub configs: Vec<(u64, Arc<Config>)>,
     /// The snapshot below the log's base, if there is one.
@@ -142,7 +148,7 @@ pub enum Input {
     },
     Propose {
         ctx: u64,
-        batch: Vec<Bytes>,
+        batch: Batch,
     },
     ProposeConfig {
         ctx: u64,
@@ -181,6 +187,8 @@ pub enum Input {
     Restored,
     /// Assigned mode: what the slot says.
     Assign(Arc<Assignment>),
+    /// Assigned mode: this process leads the assignment's epoch, settled, forgot the replica, and goes on (4.19).
+    Resume(Arc<Assignment>),
     /// Assigned mode: give the leadership to `target` (4.18, Handover).
     Handover {
         target: Replica,
@@ -189,7 +197,13 @@ pub enum Input {
     PeerUp(Replica),
 }
 
-/// What a write holds, in this order.
+/// Entries of one proposal.
+pub type Batch = SmallVec<[Bytes; 1]>;
+
+/// What one write holds, in this order.
+pub type Ops = SmallVec<[Op; 1]>;
+
+/// A part of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Hard {
@@ -279,7 +293,7 @@ pub enum Output {
     Send(Envelope),
     Persist {
         token: Token,
-        ops: Vec<Op>,
+        ops: Ops,
     },
     ReadLog {
         request: u64,
@@ -331,7 +345,7 @@ pub enum Output {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct GroupCore {
-    pub(super) config: GroupConfig,
+    pub(super) config: Arc<GroupConfig>,
     pub(super) epoch: Epoch,
     pub(super) voted_for: Option<Replica>,
     pub(super) role: Role,
@@ -339,6 +353,9 @@ pub struct GroupCore {
     pub(super) log: Log,
     pub(super) tail: Tail,
     pub(super) hw: u64,
+    pub(super) distributed: u64,
+    /// Entries that a truncation took, until the owner asks.
+    pub(super) cut: Vec<Entry>,
     pub(super) journal: Journal,
     pub(super) history: History,
     pub(super) snapshot: Option<Arc<Snapshot>>,
@@ -368,7 +385,8 @@ impl GroupCore {
     /// # Panics
     /// `stored` contradicts itself.
     #[must_use]
-    pub fn new(config: GroupConfig, stored: Stored, now: Instant) -> Self {
+    pub fn new(config: impl Into<Arc<GroupConfig>>, stored: Stored, now: Instant) -> Self {
+        let config = config.into();
         let end = stored.log.end();
         assert!(stored.hw <= end.index || stored.damaged, "commit hint beyond the log's end");
         let rng = config.seed;
@@ -378,9 +396,11 @@ impl GroupCore {
             voted_for: stored.voted_for,
             leader: None,
             hw: stored.hw.min(end.index).max(stored.log.base.index),
+            distributed: stored.distributed,
+            cut: Vec::new(),
             journal: Journal::recovered(end),
             log: stored.log,
-            tail: Tail::default(),
+            tail: Tail::of(stored.tail, end.index),
             history: History::new(stored.configs),
             snapshot: stored.snapshot,
             follow: Follow::default(),
@@ -440,6 +460,7 @@ impl GroupCore {
             Input::SnapshotWritten { id, outcome } => self.on_snapshot_written(id, outcome),
             Input::Restored => self.on_restored(),
             Input::Assign(a) => self.on_assign(a),
+            Input::Resume(a) => self.on_resume(a),
             Input::Handover { target } => self.on_handover(target),
             Input::PeerUp(peer) => self.on_peer_up(peer),
         }
@@ -456,6 +477,13 @@ impl GroupCore {
             Input::Read { ctx } | Input::LeaseRead { ctx } => self.refuse(ctx, RefuseKind::NotLeader),
             _ => {}
         }
+    }
+
+    /// The same for an owner of many groups: outputs go into its queue, so that a quiet group keeps no memory for them.
+    pub fn step_into(&mut self, now: Instant, input: Input, out: &mut VecDeque<Output>) {
+        core::mem::swap(&mut self.out, out);
+        self.step(now, input);
+        core::mem::swap(&mut self.out, out);
     }
 
     #[must_use]
@@ -523,8 +551,9 @@ impl GroupCore {
             Message::Begin { mark_at: _, hw, assignment } => self.on_begin(from, hw, assignment),
             Message::Beat { seq, hw } => self.on_beat(from, seq, hw),
             Message::Fetch(f) => self.on_fetch(from, m.from_incarnation, &f),
-            Message::Items { prev, items, hw, leader_last, fetch_seq } => {
+            Message::Items { prev, items, hw, distributed, leader_last, fetch_seq } => {
                 self.on_items(from, prev, items, hw, leader_last, fetch_seq);
+                self.distribute(distributed);
             }
             Message::Diverged { req_pos, keep } => self.on_diverged(from, req_pos, keep),
             Message::NeedBase { snapshot } => self.on_need_base(from, snapshot),
@@ -618,14 +647,15 @@ impl GroupCore {
         self.forwarded_lost();
         self.assigned.settled = false;
         self.follow.new_epoch();
-        self.persist(alloc::vec![Op::Hard { epoch, voted_for: None }]);
+        self.persist([Op::Hard { epoch, voted_for: None }]);
         if self.election_at == Instant::NEVER {
             self.reset_election();
         }
         self.note_role();
     }
 
-    pub(super) fn persist(&mut self, ops: Vec<Op>) -> Token {
+    pub(super) fn persist(&mut self, ops: impl IntoIterator<Item = Op>) -> Token {
+        let ops: Ops = ops.into_iter().collect();
         let hard = ops.iter().any(|op| matches!(op, Op::Hard { .. }));
         let token = self.journal.begin(self.log.end(), hard);
         self.out.push_back(Output::Persist { token, ops });
@@ -692,7 +722,9 @@ impl GroupCore {
         }
         self.hw = hw;
         self.history.committed(hw);
-        self.tail.trim(hw, self.config.bounds.tail);
+        // A sole voter has nobody to serve.
+        let alone = self.lead.as_ref().is_some_and(|l| l.peers.is_empty());
+        self.tail.trim(hw, if alone { 0 } else { self.config.bounds.tail });
         self.out.push_back(Output::Committed { hw });
         true
     }

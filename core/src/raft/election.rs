@@ -117,7 +117,7 @@ impl GroupCore {
         self.reset_election();
         self.note_role();
         let hard = Op::Hard { epoch: self.epoch, voted_for: self.voted_for };
-        self.self_vote = Some(self.persist(alloc::vec![hard]));
+        self.self_vote = Some(self.persist([hard]));
         let ask = Message::VoteReq { pos: self.log.end(), transfer };
         self.ask_voters(&ask);
     }
@@ -144,7 +144,7 @@ impl GroupCore {
         if granted {
             if self.voted_for != Some(from) {
                 self.voted_for = Some(from);
-                self.persist(alloc::vec![Op::Hard { epoch: self.epoch, voted_for: self.voted_for }]);
+                self.persist([Op::Hard { epoch: self.epoch, voted_for: self.voted_for }]);
             }
             self.reset_election();
         }

@@ -231,7 +231,7 @@ impl GroupCore {
                 }
             }
         }
-        self.persist(alloc::vec![Op::Append(items)]);
+        self.persist([Op::Append(items)]);
     }
 
     /// More of the log is durable: the leader hears of it at once.
@@ -274,12 +274,13 @@ impl GroupCore {
             self.log.forget_cut(old_epoch);
         }
         let end = self.log.end();
-        self.tail.cut(end.index);
+        self.cut.clear();
+        self.tail.cut(end.index, &mut self.cut);
         self.history.rolled_back(end.index);
         self.follow.validated = None;
         // What they claim is about to go.
         self.journal.discard(|m| matches!(m.message, Message::Fetch(_)));
-        self.persist(alloc::vec![Op::Truncate(end)]);
+        self.persist([Op::Truncate(end)]);
     }
 
     pub(super) fn on_refuse(&mut self, from: Replica, kind: RefuseKind) {

@@ -144,7 +144,7 @@ impl GroupCore {
         self.forwarded_lost();
         if self.log.end().epoch < self.epoch {
             self.log.add_mark(self.epoch, mark_at);
-            self.persist(alloc::vec![Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
+            self.persist([Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
         }
         let timing = self.config.timing;
         self.lead = Some(Box::new(Lead {
@@ -177,7 +177,7 @@ impl GroupCore {
         self.voted_for = None;
         let mark_at = self.log.end().index;
         self.log.add_mark(self.epoch, mark_at);
-        self.persist(alloc::vec![
+        self.persist([
             Op::Hard { epoch: self.epoch, voted_for: None },
             Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }]),
         ]);
@@ -391,7 +391,7 @@ impl GroupCore {
     }
 
     /// Appends entries of this epoch; returns the first and last index.
-    pub(super) fn append(&mut self, bodies: Vec<Body>) -> (u64, u64) {
+    pub(super) fn append(&mut self, bodies: impl ExactSizeIterator<Item = Body>) -> (u64, u64) {
         let first = self.log.end().index + 1;
         let mut items = Vec::with_capacity(bodies.len());
         let mut bytes = 0;
@@ -402,7 +402,7 @@ impl GroupCore {
             items.push(Item::Entry(entry));
         }
         self.log.extend(self.epoch, items.len() as u64);
-        self.persist(alloc::vec![Op::Append(items)]);
+        self.persist([Op::Append(items)]);
         self.stir();
         let now = self.now;
         let lead = self.lead_mut();

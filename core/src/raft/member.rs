@@ -46,7 +46,7 @@ impl GroupCore {
             next.voters_out.clear();
         }
         let next = Arc::new(next);
-        let (index, _) = self.append(alloc::vec![Body::Config(Arc::clone(&next))]);
+        let (index, _) = self.append(core::iter::once(Body::Config(Arc::clone(&next))));
         self.history.push(index, next);
         self.refresh_peers();
         // Reads that wait are decided by the config in force, which may need fewer echoes.

@@ -122,6 +122,8 @@ pub enum Message {
         prev: Position,
         items: Vec<Item>,
         hw: u64,
+        /// What the leader's owner has handed on of what is committed.
+        distributed: u64,
         leader_last: u64,
         fetch_seq: u64,
     },

@@ -140,8 +140,11 @@ impl GroupCore {
         if due {
             let (peer, seq) = (p.peer, p.fetch_seq);
             p.hw_sent = self.hw;
-            let (hw, leader_last) = (self.hw, end.index);
-            self.send(peer, Message::Items { prev: pos, items: Vec::new(), hw, leader_last, fetch_seq: seq });
+            let (hw, distributed, leader_last) = (self.hw, self.distributed, end.index);
+            self.send(
+                peer,
+                Message::Items { prev: pos, items: Vec::new(), hw, distributed, leader_last, fetch_seq: seq },
+            );
         }
     }
 
@@ -212,10 +215,11 @@ impl GroupCore {
             epoch = e;
         }
         let (now, hw, leader_last) = (self.now, self.hw, self.log.end().index);
+        let distributed = self.distributed;
         let p = &mut self.lead_mut().peers[i];
         p.flight = Some((Position { epoch, index: last }, now + p.flight_wait));
         p.hw_sent = hw;
         let (peer, fetch_seq) = (p.peer, p.fetch_seq);
-        self.send(peer, Message::Items { prev: pos, items, hw, leader_last, fetch_seq });
+        self.send(peer, Message::Items { prev: pos, items, hw, distributed, leader_last, fetch_seq });
     }
 }

@@ -51,7 +51,7 @@ impl GroupCore {
             };
             self.log.rebase(base);
             self.tail.trim(to, 0);
-            self.persist(alloc::vec![Op::Compact { base, config, config_index }]);
+            self.persist([Op::Compact { base, config, config_index }]);
         }
     }
 
@@ -184,7 +184,7 @@ impl GroupCore {
         }
         self.history.rolled_back(self.log.end().index);
         self.history.rebase(snapshot.config_index, Arc::clone(&snapshot.config));
-        let token = self.persist(alloc::vec![Op::Rebase { snapshot, keep_log }]);
+        let token = self.persist([Op::Rebase { snapshot, keep_log }]);
         self.install.as_mut().expect("just seen").stage = Stage::Basing(token);
         self.follow.retry_at = crate::time::Instant::NEVER;
     }

@@ -12,6 +12,18 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// What was read of a log that ends at `end`.
+    ///
+    /// # Panics
+    /// A gap, or another end.
+    #[must_use]
+    pub fn of(entries: Vec<Entry>, end: u64) -> Self {
+        assert!(entries.last().is_none_or(|last| last.index == end), "the tail ends where the log ends");
+        let mut tail = Self::default();
+        entries.into_iter().for_each(|e| tail.push(e));
+        tail
+    }
+
     /// Index of the oldest entry in memory, if there is one.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
@@ -55,11 +67,12 @@ impl Tail {
         self.entries.get(index.checked_sub(first)? as usize)
     }
 
-    /// Removes entries above `index`.
-    pub fn cut(&mut self, index: u64) {
+    /// Removes entries above `index`, and gives them to `into`, last first.
+    pub fn cut(&mut self, index: u64, into: &mut Vec<Entry>) {
         while self.entries.back().is_some_and(|e| e.index > index) {
             let entry = self.entries.pop_back().expect("just seen");
             self.bytes -= entry.size();
+            into.push(entry);
         }
     }
 

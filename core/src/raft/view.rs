@@ -32,6 +32,30 @@ impl GroupCore {
         self.hw
     }
 
+    /// What the owner, or the leader's, handed on of what is committed; at most `hw`.
+    #[must_use]
+    pub const fn distributed(&self) -> u64 {
+        self.distributed
+    }
+
+    /// Entries that the last [`super::core::Op::Truncate`] removed, as far as they were in memory, last first. To be asked
+    /// when that operation is written.
+    pub fn take_cut(&mut self) -> alloc::vec::Vec<Entry> {
+        core::mem::take(&mut self.cut)
+    }
+
+    /// No write is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.journal.idle()
+    }
+
+    /// The mark of the epoch it leads begins after this index.
+    #[must_use]
+    pub fn mark_at(&self) -> Option<u64> {
+        self.lead.as_ref().map(|l| l.mark_at)
+    }
+
     #[must_use]
     pub const fn log(&self) -> &Log {
         &self.log

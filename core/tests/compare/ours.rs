@@ -48,6 +48,8 @@ impl Disk {
             voted_for: self.voted_for,
             log: Log::recovered(Position::default(), self.marks.clone(), self.entries.len() as u64),
             hw: self.hw,
+            distributed: 0,
+            tail: Vec::new(),
             configs: vec![(0, Arc::clone(members))],
             snapshot: None,
             damaged: false,
@@ -201,7 +203,7 @@ impl System for Ours {
 
     fn propose(&mut self, n: usize, payload: u32) {
         self.proposals.push((n, Fate::Open));
-        let batch = vec![Bytes::copy_from_slice(&payload.to_le_bytes())];
+        let batch = [Bytes::copy_from_slice(&payload.to_le_bytes())].into_iter().collect();
         self.step(n, Input::Propose { ctx: u64::from(payload), batch });
     }
 

@@ -102,6 +102,8 @@ impl Disk {
             voted_for: self.voted_for,
             log: self.log.clone(),
             hw: self.hw.min(self.log.end().index),
+            distributed: 0,
+            tail: Vec::new(),
             configs: self.configs.clone(),
             snapshot: self.snapshot.clone(),
             damaged: self.damaged,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wukong_core::ids::Incarnation;
 use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Bounds, GroupConfig, GroupCore, Input, Mode, Op, Output, Report, Role, Timing};
+use wukong_core::raft::core::{Bounds, GroupConfig, GroupCore, Input, Mode, Ops, Output, Report, Role, Timing};
 use wukong_core::raft::journal::Token;
 use wukong_core::raft::message::{Envelope, Snapshot};
 use wukong_core::time::Instant;
@@ -24,7 +24,7 @@ pub struct Node {
     pub paused: bool,
     /// Writes wait for `disk .. complete`.
     pub hold: bool,
-    pub writes: VecDeque<(Token, Vec<Op>)>,
+    pub writes: VecDeque<(Token, Ops)>,
     pub disk: Disk,
     /// Its log in memory.
     pub memory: Disk,
@@ -176,6 +176,9 @@ impl World {
         let timed = matches!(input, Input::Time);
         let Some(core) = self.node_mut(r).core.as_mut() else { return };
         core.step(now, input);
+        if core.is_leader() {
+            core.distribute(core.hw());
+        }
         while let Some(output) = self.node_mut(r).core.as_mut().and_then(GroupCore::poll_output) {
             self.output(r, output);
         }

@@ -49,6 +49,10 @@ impl Cluster {
             live.members = Arc::clone(live.core.members());
         }
         live.core.step(local, input);
+        if live.core.is_leader() {
+            // Whoever takes what is committed takes it at once.
+            live.core.distribute(live.core.hw());
+        }
         while let Some(output) = live.core.poll_output() {
             self.scratch.push(output);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wukong_core::ids::{Epoch, Position};
 use wukong_core::raft::Log;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Op, Stored};
+use wukong_core::raft::core::{Op, Ops, Stored};
 use wukong_core::raft::journal::Token;
 use wukong_core::raft::message::{Body, Entry, Item, Snapshot};
 
@@ -159,6 +159,8 @@ impl Durable {
             epoch: self.epoch.max(log.end().epoch),
             voted_for: self.voted_for,
             hw,
+            distributed: 0,
+            tail: Vec::new(),
             log,
             configs,
             snapshot: self.snapshot.clone(),
@@ -173,7 +175,7 @@ pub struct Write {
     pub group: GroupNo,
     pub generation: u64,
     pub token: Token,
-    pub ops: Vec<Op>,
+    pub ops: Ops,
 }
 
 /// A node's disk: one queue, synced batch by batch.

@@ -5,7 +5,6 @@ use super::ghost::Operation;
 use super::slot::Payload;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::rng::Rng;
-use bytes::Bytes;
 use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::raft::core::{Input, Outcome};
 
@@ -177,7 +176,7 @@ impl Cluster {
         self.say(n, &format_args!("g{g} proposes {command:?}"));
         let number = self.commands.len() as u64;
         self.commands.push((g, command));
-        let batch: Vec<Bytes> = vec![Payload::Command(number).to_bytes()];
+        let batch = [Payload::Command(number).to_bytes()].into_iter().collect();
         self.local.push_back((n, SLOT, Input::Propose { ctx: COMMAND + number, batch }));
     }
 
