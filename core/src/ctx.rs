@@ -3,13 +3,18 @@
 use crate::counters::Counters;
 use crate::error::StoreFault;
 use crate::event::mail::{Mail, Reply, Work, WorkClass};
-use crate::ids::{ConnId, Incarnation, OpId, ShardId, StoreId};
+use crate::ids::{ChannelKey, ConnId, Incarnation, OpId, ShardId, SlotId, StoreId};
 use crate::input::Completion;
 use crate::limits;
 use crate::map::{BTreeSet, Map, hasher};
 use crate::mutants::Mutant;
 use crate::note::Note;
 use crate::output::{Effect, Output, PersistClass};
+use crate::raft::config::Replica;
+use crate::raft::core::{Bounds, GroupConfig, Mode, Timing};
+use crate::raft::journal::Token;
+use crate::raft::message::Envelope;
+use crate::rng::Stream;
 use crate::shard::{Boot, ShardConfig, TimerKind};
 use crate::store::{Found, Load, Query, WriteBatch};
 use crate::time::{Instant, Now};
@@ -19,8 +24,8 @@ use alloc::vec::Vec;
 /// Who is told when a batch is durable. A machine's batches complete in the order in which it asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PersistWaiter {
-    /// A write of the slot's group (hard state, mark or entries).
-    SlotGroup(u16),
+    /// A write of the slot's group.
+    SlotGroup(u16, Token),
     /// Rows a slot machine applied.
     SlotApplied(u16),
     /// Nobody: only the sync matters.
@@ -38,6 +43,8 @@ pub enum LoadWaiter {
     SlotBoot(u16),
     SlotEntries(u16),
     SlotDirty(u16),
+    /// Entries for a follower: the group's number of the request.
+    SlotLog(u16, u64),
     /// Rows that queued slot commands read.
     SlotRows(u16, u64),
     /// A device row for a CONNECT or an API call: user machine's ticket.
@@ -127,6 +134,10 @@ pub struct Ctx {
     /// Mail to this shard itself, handled within the turn.
     pub local: VecDeque<Mail>,
     pub run: VecDeque<RunKey>,
+    /// Outputs of the replica that is being stepped; kept for its memory.
+    pub raft_out: VecDeque<crate::raft::core::Output>,
+    /// For election jitter.
+    jitter: Stream,
     /// Connections with frames to flush.
     pub dirty_conns: Vec<ConnId>,
     /// Channels with events to append at the end of the turn.
@@ -147,7 +158,7 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    pub fn new(config: ShardConfig, boot: Boot, now: Now, hash_seed: u64) -> Self {
+    pub fn new(config: ShardConfig, boot: Boot, now: Now, hash_seed: u64, jitter: Stream) -> Self {
         let account = WorkClass::ALL.map(|class| {
             let max = if class == WorkClass::Push { limits::LANE_QUEUE_MAX } else { usize::MAX };
             Account { credit: config.mail_credit.min(max), ..Account::default() }
@@ -162,6 +173,8 @@ impl Ctx {
             halted: false,
             local: VecDeque::new(),
             run: VecDeque::new(),
+            raft_out: VecDeque::new(),
+            jitter,
             dirty_conns: Vec::new(),
             flush_channels: Vec::new(),
             out: VecDeque::new(),
@@ -193,6 +206,37 @@ impl Ctx {
     pub const fn me(&self) -> ShardId {
         self.config.shard
     }
+
+    // ---- replication
+
+    /// This process as a member of groups.
+    pub const fn replica(&self) -> Replica {
+        Replica { node: self.config.node, store: self.store }
+    }
+
+    pub fn jitter(&mut self) -> u64 {
+        self.jitter.u64()
+    }
+
+    /// What all groups of a mode share.
+    pub fn group_config(&self, mode: Mode) -> GroupConfig {
+        let timing = Timing { settle_idle: limits::SETTLE_IDLE, ..Timing::default() };
+        let bounds = Bounds { uncommitted: limits::UNCOMMITTED_BYTES_MAX, ..Bounds::default() };
+        GroupConfig {
+            me: self.replica(),
+            incarnation: self.incarnation,
+            mode,
+            timing,
+            bounds,
+            lease: false,
+            preferred: false,
+            seed: 0,
+            mutant: None,
+        }
+    }
+
+    /// A message of a replica to another one. It may be lost.
+    pub fn post(&mut self, _slot: SlotId, _channel: Option<(&ChannelKey, u64)>, _envelope: Envelope) {}
 
     // ---- outputs
 

@@ -34,6 +34,11 @@ pub enum Note {
     Halted {
         fault: StoreFault,
     },
+    /// A replica noticed what must not happen: an operator has to look at the disks of the slot's members.
+    RaftAlarm {
+        slot: SlotId,
+        alarm: crate::raft::core::Alarm,
+    },
     SlotStopped {
         slot: SlotId,
         why: &'static str,

@@ -14,6 +14,7 @@ use crate::limits;
 use crate::note::Note;
 use crate::output::Output;
 use crate::pusher::Pusher;
+use crate::raft::config::Replica;
 use crate::rng::{Seed, Stream};
 use crate::store::Found;
 use crate::time::{Instant, Now};
@@ -36,6 +37,8 @@ pub struct ShardConfig {
     pub overlay_rows_max: usize,
     /// Memory of recent message keys; results do not depend on it.
     pub dedup_bytes_max: usize,
+    /// The replicas of every slot, this one among them. Empty: this process alone.
+    pub replicas: Vec<Replica>,
     /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
     pub mail_credit: usize,
     /// The planted bug of this run.
@@ -54,10 +57,22 @@ impl Default for ShardConfig {
             manager_token: None,
             overlay_rows_max: crate::limits::OVERLAY_ROWS_MAX,
             dedup_bytes_max: crate::limits::DEDUP_BYTES_MAX,
+            replicas: Vec::new(),
             mail_credit: crate::limits::MAIL_CREDIT,
             #[cfg(feature = "mutants")]
             mutant: None,
         }
+    }
+}
+
+impl ShardConfig {
+    /// Who votes in the groups of its slots.
+    #[must_use]
+    pub fn voters(&self, store: StoreId) -> Vec<Replica> {
+        if self.replicas.is_empty() {
+            return alloc::vec![Replica { node: self.node, store }];
+        }
+        self.replicas.clone()
     }
 }
 
@@ -114,7 +129,8 @@ impl Shard {
         }
         assert!(config.mail_credit >= limits::CONNS_PER_UID, "mail credit below what one delivery needs");
         let mut hash = Stream::fork(&seed.jitter, "hash");
-        let mut ctx = Ctx::new(config, boot, now, hash.u64());
+        let election = Stream::fork(&seed.jitter, "election");
+        let mut ctx = Ctx::new(config, boot, now, hash.u64(), election);
         let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash.u64());
         let users = Users::new(hash.u64());
         let seeds = [hash.u64(), hash.u64(), hash.u64()];
@@ -311,7 +327,7 @@ impl Shard {
     fn on_persisted(&mut self, waiter: PersistWaiter) {
         let Self { ctx, conns, channels, slots, .. } = self;
         match waiter {
-            PersistWaiter::SlotGroup(id) => slots.on_group_persisted(ctx, id),
+            PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
             PersistWaiter::ChannelGroup(index) => channels.on_persisted(ctx, index),
             PersistWaiter::ChannelSettled(index) => channels.on_settled(index),
@@ -335,6 +351,7 @@ impl Shard {
             LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found),
             LoadWaiter::SlotEntries(id) => slots.on_entries(ctx, id, found),
             LoadWaiter::SlotRows(id, load) => slots.on_rows(ctx, id, load, found),
+            LoadWaiter::SlotLog(id, request) => slots.on_log(ctx, id, request, found),
             LoadWaiter::SlotDirty(id) => {
                 let dirty = slots.on_dirty(ctx, id, found);
                 channels.on_dirty(ctx, slots, dirty);

@@ -247,9 +247,9 @@ fn secrets_are_sealed() {
     assert_eq!(header.config.manager_token, Some(Text::from("top secret")));
     assert_eq!(header.seed.keys, [0xA0; 32]);
     let mut other = tape.clone();
-    other[8] = 2;
+    other[8] = 1;
     let got = Recording::open(Bytes::from(other), &KEY);
-    assert_eq!(got.unwrap_err(), Bad::OtherFormat(2));
+    assert_eq!(got.unwrap_err(), Bad::OtherFormat(1));
     let got = Recording::open(Bytes::from_static(b"WKFLIGHX"), &KEY);
     assert_eq!(got.unwrap_err(), Bad::NotARecording);
     let got = Recording::open(Bytes::from(tape[..40].to_vec()), &KEY);

@@ -152,7 +152,7 @@ impl Channels {
                     self.lead(ctx, slots, index);
                 }
             }
-            Outcome::Done | Outcome::Damaged => self.stop(ctx, index),
+            Outcome::Done | Outcome::Unknown | Outcome::Damaged => self.stop(ctx, index),
         }
     }
 

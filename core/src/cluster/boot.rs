@@ -4,11 +4,15 @@ use super::command::Command;
 use super::slot::{Again, Slot, Slots, Stage, Waiter};
 use crate::ctx::{Ctx, LoadWaiter};
 use crate::error::StoreFault;
-use crate::ids::{ChannelKey, Epoch, SlotId};
+use crate::ids::{ChannelKey, Epoch, SlotId, StoreId};
 use crate::note::Note;
-use crate::raft::{Group, Log, Recovered};
-use crate::store::rows::{Applied, Counter, Damaged, Format, HardState, Hint, Mark};
+use crate::raft::Log;
+use crate::raft::config::Config;
+use crate::raft::core::{GroupConfig, GroupCore, Input, Mode, Stored};
+use crate::store::rows::{Applied, Counter, Damaged, Format, HardState, Hint, Mark, Replica};
 use crate::store::{Family, Found, Query, keys};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -42,7 +46,7 @@ impl Slot {
         );
     }
 
-    fn hydrate(&mut self, found: Vec<Found>) -> Result<(), Damaged> {
+    fn hydrate(&mut self, ctx: &mut Ctx, found: Vec<Found>) -> Result<(), Damaged> {
         let mut found = found.into_iter();
         let hard: HardState = point(found.next())?;
         let hint: Hint = point(found.next())?;
@@ -61,7 +65,25 @@ impl Slot {
         }
         let log = Log::recovered(hint.base, marks, last);
         let hw = hint.hw.max(applied.index).min(log.end().index);
-        self.group = Group::new(Recovered { epoch: hard.epoch.max(log.end().epoch), log, hw });
+        let voters = ctx.config.voters(ctx.store);
+        let voted_for = (hard.voted_for.0 > 0).then(|| {
+            // A vote for a store that is no member any more still binds: nobody else gets it in this epoch.
+            let gone = Replica { node: hard.voted_for, store: StoreId(0) };
+            voters.iter().copied().find(|r| r.node == hard.voted_for).unwrap_or(gone)
+        });
+        let stored = Stored {
+            epoch: hard.epoch.max(log.end().epoch),
+            voted_for,
+            log,
+            hw,
+            distributed: 0,
+            tail: Vec::new(),
+            configs: alloc::vec![(0, Arc::new(Config::of(voters)))],
+            snapshot: None,
+            damaged: false,
+        };
+        let config = GroupConfig { seed: ctx.jitter(), ..ctx.group_config(Mode::Elected) };
+        self.group = Some(Box::new(GroupCore::new(config, stored, ctx.now.mono)));
         self.applied = applied.index;
         self.next_channel_no = next.value.max(1);
         Ok(())
@@ -123,11 +145,24 @@ impl Slot {
 }
 
 impl Slots {
+    /// Everything is read: the replica takes part. A sole voter has nobody to wait for, and stands at once.
+    fn run(&mut self, ctx: &mut Ctx, id: u16) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.stage = Stage::Running;
+            slot.apply(ctx, &mut self.done);
+            if slot.deadline() <= ctx.now.mono {
+                self.step(ctx, id, Input::Time);
+            } else {
+                slot.arm(ctx);
+            }
+        }
+    }
+
     fn stop_boot(&mut self, ctx: &mut Ctx, id: u16) {
-        self.waiting_boot -= 1;
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.stage = Stage::Stopped;
         }
+        self.after_step(ctx, id);
         ctx.note(Note::SlotStopped {
             slot: SlotId(id),
             why: "its stored state is damaged; restore it from a replica or a backup",
@@ -139,13 +174,13 @@ impl Slots {
             return;
         };
         let Some(found) = readable(found) else { return slot.try_again(ctx, Again::Boot) };
-        if slot.hydrate(found).is_err() {
+        if slot.hydrate(ctx, found).is_err() {
             return self.stop_boot(ctx, id);
         }
-        if slot.applied < slot.group.log.end().index {
+        if slot.applied < slot.group.as_ref().map_or(0, |g| g.log().end().index) {
             slot.load_entries(ctx, slot.applied + 1);
         } else {
-            slot.campaign(ctx);
+            self.run(ctx, id);
         }
     }
 
@@ -159,7 +194,7 @@ impl Slots {
         let Some(found) = readable(found) else { return slot.try_again(ctx, Again::Entries) };
         match slot.queue_entries(ctx, found) {
             Ok(Some(next)) => slot.load_entries(ctx, next),
-            Ok(None) => slot.campaign(ctx),
+            Ok(None) => self.run(ctx, id),
             Err(Damaged) => self.stop_boot(ctx, id),
         }
     }
@@ -201,6 +236,6 @@ fn point<T: Format + Default>(found: Option<Found>) -> Result<T, Damaged> {
 }
 
 /// The last eight bytes of a slot's entry or mark key.
-fn index(key: &Bytes) -> Option<u64> {
+pub(super) fn index(key: &Bytes) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?))
 }

@@ -37,6 +37,8 @@ pub enum Outcome {
         assignment: Assignment,
         stale: bool,
     },
+    /// Its leader ended before it was committed: it may be applied or not.
+    Unknown,
     /// A row the command needs is damaged: the slot must stop.
     Damaged,
 }

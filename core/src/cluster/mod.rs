@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod boot;
 pub mod command;
 pub mod control;
+mod group;
 pub mod overlay;
 pub mod slot;
 

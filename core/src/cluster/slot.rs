@@ -1,4 +1,5 @@
-//! The slots of this shard: each a replication group whose log feeds a state machine with tables in `meta`.
+//! The slots of this shard: each a replication group whose log feeds a state machine with tables in `meta`. Here: commands, reads
+//! and applying; [`super::group`] drives the group.
 
 use super::command::{Command, Outcome};
 use super::overlay::Overlay;
@@ -10,10 +11,12 @@ use crate::map::BTreeMap;
 use crate::mutants::Mutant;
 use crate::note::Note;
 use crate::output::PersistClass;
-use crate::raft::Group;
-use crate::store::rows::{Applied, Counter, Format, HardState, Hint, Mark};
+use crate::raft::core::{GroupCore, Input};
+use crate::raft::journal::Token;
+use crate::store::rows::{Applied, Counter, Format};
 use crate::store::{Family, Found, Query, keys};
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -34,22 +37,24 @@ pub enum Waiter {
 
 /// An entry appended and not applied.
 #[derive(Clone, Debug)]
-struct Pending {
-    index: u64,
+pub(super) struct Pending {
+    pub index: u64,
     command: Command,
-    keys: Vec<Bytes>,
-    waiter: Waiter,
+    pub keys: Vec<Bytes>,
+    /// The proposal of this process that made it, and who asked.
+    pub proposal: u64,
+    pub waiter: Waiter,
 }
 
 /// Where a slot is on its way to serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// Its log and what it applied are being read.
     Loading,
-    /// The vote for itself is on its way to the disk.
-    Voting,
-    /// The mark of its epoch is on its way to the disk.
-    Marking,
-    Leading,
+    /// Its replica takes part.
+    Running,
+    /// It leads, and has applied everything of older epochs.
+    Serving,
     /// A damaged row or unknown command: this slot serves nothing more, the others go on.
     Stopped,
 }
@@ -58,17 +63,24 @@ pub(super) enum Stage {
 pub(super) struct Slot {
     pub id: SlotId,
     pub stage: Stage,
-    pub group: Group,
+    /// None while loading.
+    pub group: Option<Box<GroupCore>>,
+    /// Whether somebody is known to lead, or nobody ever will: what the start of the shard waits for.
+    pub known: bool,
     pub applied: u64,
     pub next_channel_no: u64,
-    overlay: Overlay,
-    queue: VecDeque<Pending>,
+    pub(super) overlay: Overlay,
+    pub(super) queue: VecDeque<Pending>,
+    /// The command being proposed, until the group takes it.
+    pub(super) proposing: Option<(Command, Waiter)>,
+    pub(super) proposals: u64,
     /// Persists in flight that carry applied rows: applied index and the rows' keys.
     in_flight: VecDeque<(u64, Vec<Bytes>)>,
     loads: BTreeMap<u64, Vec<Bytes>>,
     next_load: u64,
     /// Reads that the store could not answer, tried again by the timer.
     again: Vec<Again>,
+    again_at: Instant,
     timer_at: Instant,
     /// First entry of the page being read at boot, and last key of the dirty page before.
     pub entries_from: u64,
@@ -104,15 +116,19 @@ impl Slots {
                 let slot = Slot {
                     id,
                     stage: Stage::Loading,
-                    group: Group::new(crate::raft::Recovered::default()),
+                    group: None,
+                    known: false,
                     applied: 0,
                     next_channel_no: 1,
                     overlay: Overlay::new(ctx.config.overlay_rows_max, careless),
                     queue: VecDeque::new(),
+                    proposing: None,
+                    proposals: 0,
                     in_flight: VecDeque::new(),
                     loads: BTreeMap::new(),
                     next_load: 0,
                     again: Vec::new(),
+                    again_at: Instant::NEVER,
                     timer_at: Instant::NEVER,
                     entries_from: 0,
                     dirty_after: None,
@@ -125,7 +141,7 @@ impl Slots {
         Self { slots, done: VecDeque::new(), waiting_boot }
     }
 
-    /// Every slot leads, or has been stopped.
+    /// Every slot has a leader, or has been stopped.
     #[must_use]
     pub const fn ready(&self) -> bool {
         self.waiting_boot == 0
@@ -138,17 +154,20 @@ impl Slots {
     /// Whether the slot takes commands and serves reads.
     #[must_use]
     pub fn leads(&self, id: SlotId) -> bool {
-        self.slots.get(&id.0).is_some_and(|s| s.stage == Stage::Leading)
+        self.slots.get(&id.0).is_some_and(|s| s.stage == Stage::Serving)
     }
 
-    /// Appends a command; `waiter` learns its outcome once it is committed and applied. False: the slot does not lead.
+    /// Appends a command; `waiter` learns its outcome once it is committed and applied. False: the slot does not take it.
     pub fn propose(&mut self, ctx: &mut Ctx, id: SlotId, command: Command, waiter: Waiter) -> bool {
         if !self.leads(id) {
             return false;
         }
-        ctx.counters.slot_entries += 1;
-        self.slot(id).append(ctx, command, waiter);
-        true
+        let Self { slots, done, .. } = self;
+        let slot = slots.get_mut(&id.0).expect("it leads");
+        let taken = slot.propose(ctx, done, command, waiter);
+        ctx.counters.slot_entries += u64::from(taken);
+        self.after_step(ctx, id.0);
+        taken
     }
 
     /// Keeps a row of `meta` resident for a read; true when the caller must load it and report by [`Self::read_done`].
@@ -178,37 +197,53 @@ impl Slots {
     }
 
     /// A write of the slot's group is durable.
-    pub fn on_group_persisted(&mut self, ctx: &mut Ctx, id: u16) {
-        let Self { slots, done, waiting_boot } = self;
-        let Some(slot) = slots.get_mut(&id) else {
-            return;
-        };
-        match slot.stage {
-            Stage::Voting => slot.lead(ctx),
-            Stage::Marking => {
-                slot.group.persisted();
-                slot.stage = Stage::Leading;
-                *waiting_boot -= 1;
-                slot.apply(ctx, done);
-                slot.begin_dirty_scan(ctx, None);
-            }
-            Stage::Leading => {
-                slot.group.persisted();
-                slot.apply(ctx, done);
-            }
-            Stage::Loading | Stage::Stopped => {}
+    pub fn on_group_persisted(&mut self, ctx: &mut Ctx, id: u16, token: Token) {
+        self.step(ctx, id, Input::Persisted(token));
+    }
+
+    /// One input of a slot's replica, and what follows from it.
+    pub(super) fn step(&mut self, ctx: &mut Ctx, id: u16, input: Input) {
+        let Self { slots, done, .. } = self;
+        if let Some(slot) = slots.get_mut(&id) {
+            slot.step(ctx, done, input);
+            self.after_step(ctx, id);
+        }
+    }
+
+    /// Whether the slot began or ceased to serve.
+    pub(super) fn after_step(&mut self, ctx: &mut Ctx, id: u16) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let began = slot.judge();
+        if began {
+            slot.begin_dirty_scan(ctx, None);
+        }
+        if !slot.known && (slot.stage == Stage::Stopped || slot.knows_leader()) {
+            slot.known = true;
+            self.waiting_boot -= 1;
         }
         self.note_stopped(ctx, SlotId(id));
     }
 
+    /// Entries that a follower lacks were read.
+    pub fn on_log(&mut self, ctx: &mut Ctx, id: u16, request: u64, found: Option<Vec<Found>>) {
+        let Self { slots, done, .. } = self;
+        if let Some(slot) = slots.get_mut(&id) {
+            slot.on_log(ctx, done, request, found);
+            self.after_step(ctx, id);
+        }
+    }
+
     /// Rows that the slot applied are durable.
     pub fn on_applied_persisted(&mut self, ctx: &mut Ctx, id: u16) {
-        self.slot(SlotId(id)).on_applied_persisted(ctx);
+        let Self { slots, done, .. } = self;
+        if let Some(slot) = slots.get_mut(&id) {
+            slot.on_applied_persisted(ctx, done);
+        }
     }
 
     /// Rows that queued commands read have arrived.
     pub fn on_rows(&mut self, ctx: &mut Ctx, id: u16, load: u64, found: Option<Vec<Found>>) {
-        let Self { slots, done, waiting_boot } = self;
+        let Self { slots, done, .. } = self;
         let Some(slot) = slots.get_mut(&id) else {
             return;
         };
@@ -220,38 +255,40 @@ impl Slots {
                 Some(Found::Point(value)) => slot.overlay.loaded(&key, value),
                 None | Some(Found::Unreadable(StoreFault::Io | StoreFault::Full)) => again.push(key),
                 // An entry that cannot be applied blocks all later ones: the slot stops, the others go on.
-                Some(_) => {
-                    if !matches!(slot.stage, Stage::Leading | Stage::Stopped) {
-                        *waiting_boot -= 1;
-                    }
-                    slot.stage = Stage::Stopped;
-                }
+                Some(_) => slot.stage = Stage::Stopped,
             }
         }
         if !again.is_empty() {
             slot.try_again(ctx, Again::Rows(again));
         }
         slot.apply(ctx, done);
-        self.note_stopped(ctx, SlotId(id));
+        self.after_step(ctx, id);
     }
 
-    /// Reads that failed are tried again.
+    /// The group's deadline, or reads that failed and are tried again.
     pub fn on_timer(&mut self, ctx: &mut Ctx, id: u16) {
         let slot = self.slot(SlotId(id));
         slot.timer_at = Instant::NEVER;
-        for again in core::mem::take(&mut slot.again) {
-            match again {
-                Again::Boot => slot.begin_boot(ctx),
-                Again::Entries => slot.load_entries(ctx, slot.entries_from),
-                Again::Dirty => slot.begin_dirty_scan(ctx, slot.dirty_after.clone()),
-                Again::Rows(keys) => slot.load_rows(ctx, keys),
+        if slot.again_at <= ctx.now.mono {
+            slot.again_at = Instant::NEVER;
+            for again in core::mem::take(&mut slot.again) {
+                match again {
+                    Again::Boot => slot.begin_boot(ctx),
+                    Again::Entries => slot.load_entries(ctx, slot.entries_from),
+                    Again::Dirty => slot.begin_dirty_scan(ctx, slot.dirty_after.clone()),
+                    Again::Rows(keys) => slot.load_rows(ctx, keys),
+                }
             }
         }
+        if slot.deadline() <= ctx.now.mono {
+            self.step(ctx, id, Input::Time);
+        }
+        self.slot(SlotId(id)).arm(ctx);
     }
 
     pub(super) fn note_stopped(&mut self, ctx: &mut Ctx, id: SlotId) {
         let Self { slots, done, .. } = self;
-        let slot = slots.get_mut(&id.0).expect("a slot of this shard");
+        let Some(slot) = slots.get_mut(&id.0) else { return };
         if slot.stage == Stage::Stopped && !slot.queue.is_empty() {
             for p in slot.queue.drain(..) {
                 if p.waiter != Waiter::Nobody {
@@ -264,16 +301,6 @@ impl Slots {
 }
 
 impl Slot {
-    fn append(&mut self, ctx: &mut Ctx, command: Command, waiter: Waiter) {
-        let epoch = self.group.epoch;
-        let index = self.group.append(1);
-        let key = keys::slot_entry(self.id, index);
-        let entry = command.to_entry(epoch);
-        ctx.batch().put(Family::Raft, &key, &entry);
-        ctx.persist(PersistWaiter::SlotGroup(self.id.0), PersistClass::Sync);
-        self.enqueue(ctx, index, command, waiter);
-    }
-
     /// Queues an entry of the log for applying, and loads what it reads.
     pub(super) fn enqueue(&mut self, ctx: &mut Ctx, index: u64, command: Command, waiter: Waiter) {
         let keys = command.reads(self.id);
@@ -282,7 +309,19 @@ impl Slot {
         if !missing.is_empty() {
             self.load_rows(ctx, missing);
         }
-        self.queue.push_back(Pending { index, command, keys, waiter });
+        self.queue.push_back(Pending { index, command, keys, proposal: self.proposals, waiter });
+    }
+
+    /// Entries above `index` were cut: they are not applied.
+    pub(super) fn cut_queue(&mut self, index: u64, done: &mut VecDeque<(Waiter, Outcome)>) {
+        while let Some(p) = self.queue.pop_back_if(|p| p.index > index) {
+            for key in &p.keys {
+                self.overlay.unpin(key);
+            }
+            if p.waiter != Waiter::Nobody {
+                done.push_back((p.waiter, Outcome::Unknown));
+            }
+        }
     }
 
     fn load_rows(&mut self, ctx: &mut Ctx, keys: Vec<Bytes>) {
@@ -296,39 +335,25 @@ impl Slot {
     /// The store could not read: tried again in a while, because a disk may recover.
     pub(super) fn try_again(&mut self, ctx: &mut Ctx, again: Again) {
         self.again.push(again);
-        let at = ctx.now.mono + limits::READ_RETRY;
-        ctx.arm(Timer::Slot(self.id.0), &mut self.timer_at, at);
+        self.again_at = ctx.now.mono + limits::READ_RETRY;
+        self.arm(ctx);
     }
 
-    /// Hard state durable: leads, and writes the mark of its epoch.
-    fn lead(&mut self, ctx: &mut Ctx) {
-        let epoch = self.group.epoch;
-        let superseded = self.group.log.superseded_mark();
-        self.group.lead(epoch);
-        let (_, at) = self.group.mark_owed().expect("a new leader owes its mark");
-        if let Some(old) = superseded {
-            ctx.batch().delete(Family::Raft, &keys::slot_mark(self.id, old));
+    /// One timer for both: it may fire early, never late.
+    pub(super) fn arm(&mut self, ctx: &mut Ctx) {
+        let at = self.deadline().min(self.again_at);
+        if at < self.timer_at || self.timer_at <= ctx.now.mono {
+            ctx.arm(Timer::Slot(self.id.0), &mut self.timer_at, at);
         }
-        ctx.batch().put_with(Family::Raft, &keys::slot_mark(self.id, epoch), |out| Mark { at }.encode(out));
-        self.group.append(0);
-        ctx.persist(PersistWaiter::SlotGroup(self.id.0), PersistClass::Sync);
-        self.stage = Stage::Marking;
-    }
-
-    /// Votes for itself in a new epoch.
-    pub(super) fn campaign(&mut self, ctx: &mut Ctx) {
-        let hard = HardState { epoch: self.group.campaign(), voted_for: ctx.config.node };
-        ctx.batch().put_with(Family::Raft, &keys::single(self.id, keys::table::HARD), |out| hard.encode(out));
-        ctx.persist(PersistWaiter::SlotGroup(self.id.0), PersistClass::Sync);
-        self.stage = Stage::Voting;
     }
 
     /// Applies committed entries whose rows are resident, in index order.
-    fn apply(&mut self, ctx: &mut Ctx, done: &mut VecDeque<(Waiter, Outcome)>) {
+    pub(super) fn apply(&mut self, ctx: &mut Ctx, done: &mut VecDeque<(Waiter, Outcome)>) {
+        let hw = self.group.as_ref().map_or(0, |g| g.hw());
         let mut written = Vec::new();
         let before = self.applied;
         while let Some(p) = self.queue.front() {
-            if p.index > self.group.hw || self.stage == Stage::Stopped {
+            if p.index > hw || self.stage == Stage::Stopped {
                 break;
             }
             let rows: Vec<_> = p.keys.iter().map_while(|k| self.overlay.peek(k)).collect();
@@ -362,33 +387,17 @@ impl Slot {
         }
     }
 
-    fn on_applied_persisted(&mut self, ctx: &mut Ctx) {
+    fn on_applied_persisted(&mut self, ctx: &mut Ctx, done: &mut VecDeque<(Waiter, Outcome)>) {
         let (applied, written) = self.in_flight.pop_front().expect("a completion without applied rows");
         for key in &written {
             self.overlay.clean(key);
         }
-        self.truncate_prefix(ctx, applied);
-    }
-
-    /// Drops entries far behind what is applied and durable, in coarse steps.
-    fn truncate_prefix(&mut self, ctx: &mut Ctx, applied: u64) {
-        let base = self.group.log.base.index;
-        let Some(keep) = applied.checked_sub(limits::SLOT_LOG_SUFFIX) else {
-            return;
-        };
-        if keep < base + limits::SLOT_LOG_SUFFIX {
-            return;
+        // Entries far behind what is applied and durable go, in coarse steps.
+        let base = self.group.as_ref().map_or(0, |g| g.log().base.index);
+        if let Some(upto) = applied.checked_sub(limits::SLOT_LOG_SUFFIX)
+            && upto >= base + limits::SLOT_LOG_SUFFIX
+        {
+            self.step(ctx, done, Input::Compact { upto });
         }
-        // The position of entry `keep`: the epoch whose range contains it.
-        let epoch = self.group.log.epoch_of(keep);
-        let to = crate::ids::Position { epoch, index: keep };
-        self.group.log.rebase(to);
-        let hint = Hint { hw: self.group.hw, base: to };
-        ctx.batch().delete_range(
-            Family::Raft,
-            &keys::slot_entry(self.id, base + 1),
-            &keys::slot_entry(self.id, keep + 1),
-        );
-        ctx.batch().put_with(Family::Raft, &keys::single(self.id, keys::table::HINT), |out| hint.encode(out));
     }
 }

@@ -5,6 +5,7 @@ use crate::api::{ApiRequest, ConversationSync, MessageSync};
 use crate::error::StoreFault;
 use crate::ids::{CallId, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, StoreId};
 use crate::input::{CloseCause, Completion, Input, Transport};
+use crate::raft::config::Replica;
 use crate::rng::Seed;
 use crate::shard::{Boot, ShardConfig};
 use crate::store::Found;
@@ -206,6 +207,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let overlay_rows_max = r.varint()? as usize;
     let dedup_bytes_max = r.varint()? as usize;
     let mail_credit = r.varint()? as usize;
+    let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
     let incarnation = Incarnation(r.varint()?);
     let started = Now { mono: Instant(r.varint()?), wall: WallTime(r.varint()?) };
@@ -230,6 +232,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         overlay_rows_max,
         dedup_bytes_max,
         mail_credit,
+        replicas,
         #[cfg(feature = "mutants")]
         mutant: None,
     };
@@ -291,6 +294,10 @@ fn input(tag: u8, r: &mut Reader) -> Value<Recorded> {
         _ => return Ok(None),
     };
     Ok(Some(Recorded::Input(input)))
+}
+
+fn replica(r: &mut Reader) -> Value<Replica> {
+    Ok(Some(Replica { node: NodeId(r.varint()? as u16), store: StoreId(u128::from_be_bytes(r.array()?)) }))
 }
 
 fn many<T>(r: &mut Reader, one: fn(&mut Reader) -> Value<T>) -> Value<Vec<T>> {

@@ -55,6 +55,11 @@ impl Encoder {
         varint(out, config.overlay_rows_max as u64);
         varint(out, config.dedup_bytes_max as u64);
         varint(out, config.mail_credit as u64);
+        varint(out, config.replicas.len() as u64);
+        for replica in &config.replicas {
+            varint(out, u64::from(replica.node.0));
+            out.extend_from_slice(&replica.store.0.to_be_bytes());
+        }
         out.extend_from_slice(&boot.store.0.to_be_bytes());
         varint(out, boot.incarnation.0);
         varint(out, started.mono.0);

@@ -171,6 +171,10 @@ pub enum Input {
         snapshot: Arc<Snapshot>,
         keep: u64,
     },
+    /// The owner needs no entry up to here. Dropped from the log as far as no member lacks them.
+    Compact {
+        upto: u64,
+    },
     /// Answer to [`Output::ReadSnapshot`]; None: there is no such snapshot any more.
     SnapshotPart {
         to: Replica,
@@ -456,6 +460,7 @@ impl GroupCore {
             Input::Read { ctx } => self.on_read(ctx),
             Input::LeaseRead { ctx } => self.on_lease_read(ctx),
             Input::Snapshot { snapshot, keep } => self.on_snapshot_taken(snapshot, keep),
+            Input::Compact { upto } => self.on_compact(upto),
             Input::SnapshotPart { to, id, offset, part } => self.on_snapshot_part(to, id, offset, part),
             Input::SnapshotWritten { id, outcome } => self.on_snapshot_written(id, outcome),
             Input::Restored => self.on_restored(),

@@ -40,9 +40,28 @@ impl GroupCore {
         if !known || snapshot.base.index > self.hw {
             return;
         }
-        let before = self.log.base.index;
         self.snapshot = Some(snapshot);
-        if to > before && self.install.is_none() {
+        self.drop_prefix(to);
+    }
+
+    pub(super) fn on_compact(&mut self, upto: u64) {
+        let lead = self.lead.as_ref();
+        let least = match lead {
+            Some(lead) => {
+                self.members().members().iter().filter(|r| **r != self.config.me).fold(u64::MAX, |least, r| {
+                    least
+                        .min(lead.peer_ref(*r).filter(|p| p.durable.epoch == self.epoch).map_or(0, |p| p.durable.index))
+                })
+            }
+            // Whoever leads next may have to serve anybody.
+            None if self.members().members().len() > 1 => 0,
+            None => u64::MAX,
+        };
+        self.drop_prefix(upto.min(least).min(self.hw));
+    }
+
+    fn drop_prefix(&mut self, to: u64) {
+        if to > self.log.base.index && self.install.is_none() {
             let base = Position { epoch: self.log.epoch_of(to), index: to };
             let (config_index, config) = {
                 let all = self.history.all();
