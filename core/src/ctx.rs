@@ -3,22 +3,24 @@
 use crate::counters::Counters;
 use crate::error::StoreFault;
 use crate::event::mail::{Mail, Reply, Work, WorkClass};
-use crate::ids::{ChannelKey, ConnId, Incarnation, OpId, ShardId, SlotId, StoreId};
+use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, SlotId, StoreId};
 use crate::input::Completion;
 use crate::limits;
-use crate::map::{BTreeSet, Map, hasher};
+use crate::map::{BTreeMap, BTreeSet, Map, hasher};
 use crate::mutants::Mutant;
 use crate::note::Note;
 use crate::output::{Effect, Output, PersistClass};
 use crate::raft::config::Replica;
-use crate::raft::core::{Bounds, GroupConfig, Mode, Timing};
+use crate::raft::core::{Bounds, GroupConfig, Mode, Report, Timing};
 use crate::raft::journal::Token;
 use crate::raft::message::Envelope;
 use crate::rng::Stream;
 use crate::shard::{Boot, ShardConfig, TimerKind};
+use crate::store::rows::Assignment;
 use crate::store::{Found, Load, Query, WriteBatch};
 use crate::time::{Instant, Now};
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// Who is told when a batch is durable. A machine's batches complete in the order in which it asked.
@@ -31,9 +33,7 @@ pub enum PersistWaiter {
     /// Nobody: only the sync matters.
     SyncOnly,
     /// A write of the channel's group.
-    ChannelGroup(u32),
-    /// The head row of a channel that settles.
-    ChannelSettled(u32),
+    ChannelGroup(u32, Token),
     IdBlock,
 }
 
@@ -51,7 +51,13 @@ pub enum LoadWaiter {
     UserAuth(u64),
     /// Index and activation of the channel.
     ChannelHead(u32, u64),
-    ChannelTail(u32, u64),
+    /// What the slot's tables say of it.
+    ChannelFacts(u32, u64),
+    ChannelLog(u32, u64),
+    /// What recipients may lack.
+    ChannelArrears(u32, u64),
+    /// The same, and the group's number of the request: entries for a follower.
+    ChannelEntries(u32, u64, u64),
     /// The same, and the channel's number of the load.
     ChannelDedup(u32, u64, u64),
     Read(u64),
@@ -134,6 +140,8 @@ pub struct Ctx {
     /// Mail to this shard itself, handled within the turn.
     pub local: VecDeque<Mail>,
     pub run: VecDeque<RunKey>,
+    /// Processes to which a link is open.
+    pub peers: BTreeMap<NodeId, PeerProcess>,
     /// Outputs of the replica that is being stepped; kept for its memory.
     pub raft_out: VecDeque<crate::raft::core::Output>,
     /// For election jitter.
@@ -173,6 +181,7 @@ impl Ctx {
             halted: false,
             local: VecDeque::new(),
             run: VecDeque::new(),
+            peers: BTreeMap::new(),
             raft_out: VecDeque::new(),
             jitter,
             dirty_conns: Vec::new(),
@@ -237,6 +246,17 @@ impl Ctx {
 
     /// A message of a replica to another one. It may be lost.
     pub fn post(&mut self, _slot: SlotId, _channel: Option<(&ChannelKey, u64)>, _envelope: Envelope) {}
+
+    pub fn post_assign(&mut self, _to: Replica, _channel: &ChannelKey, _assignment: Arc<Assignment>) {}
+
+    pub fn post_handover(&mut self, _leader: Replica, _channel: &ChannelKey, _generation: u64, _target: Replica) {}
+
+    pub fn post_report(&mut self, _to: Replica, _channel: &ChannelKey, _generation: u64, _report: Report) {}
+
+    /// The process of a node to which a link is open.
+    pub fn peer(&self, node: NodeId) -> Option<&PeerProcess> {
+        self.peers.get(&node)
+    }
 
     // ---- outputs
 

@@ -188,7 +188,7 @@ impl Shard {
         if self.gathered && !self.ctx.halted {
             self.gathered = false;
             self.turn();
-            self.channels.flush(&mut self.ctx);
+            self.channels.flush(&mut self.ctx, &mut self.slots);
             self.conns.flush(&mut self.ctx);
             self.ctx.flush_credit_out();
             self.ctx.flush_store();
@@ -329,8 +329,7 @@ impl Shard {
         match waiter {
             PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
-            PersistWaiter::ChannelGroup(index) => channels.on_persisted(ctx, index),
-            PersistWaiter::ChannelSettled(index) => channels.on_settled(index),
+            PersistWaiter::ChannelGroup(index, token) => channels.on_persisted(ctx, slots, index, token),
             PersistWaiter::IdBlock => conns.on_ids(ctx),
             PersistWaiter::SyncOnly => {}
         }
@@ -342,7 +341,12 @@ impl Shard {
         match waiter {
             LoadWaiter::UserAuth(auth) => users.on_auth_row(ctx, slots, auth, found),
             LoadWaiter::ChannelHead(index, activation) => channels.on_head(ctx, slots, index, activation, found),
-            LoadWaiter::ChannelTail(index, activation) => channels.on_tail(ctx, slots, index, activation, found),
+            LoadWaiter::ChannelFacts(index, activation) => channels.on_facts(ctx, slots, index, activation, found),
+            LoadWaiter::ChannelLog(index, activation) => channels.on_log(ctx, slots, index, activation, found),
+            LoadWaiter::ChannelArrears(index, activation) => channels.on_arrears(ctx, index, activation, found),
+            LoadWaiter::ChannelEntries(index, activation, request) => {
+                channels.on_entries(ctx, slots, index, activation, request, found);
+            }
             LoadWaiter::ChannelDedup(index, activation, load) => {
                 channels.on_dedup_rows(ctx, index, activation, load, found)
             }

@@ -1,66 +1,98 @@
-//! From cold to serving: head row, assignment, leadership, the tail above the head row (cluster-and-raft 4.18, 4.19).
+//! From cold to taking part: the head row, the shape of the log and its tail; and where the slot's leader is, what the slot's
+//! tables say (cluster-and-raft 4.18, 4.19).
 
-use super::{Channel, Channels, Directory, Stage};
+use super::{Channel, Channels, Directory, Facts, Stage};
 use crate::channel::id;
-use crate::cluster::{Command, Outcome, Slots, Waiter};
-use crate::ctx::{Ctx, LoadWaiter, Timer};
-use crate::event::mail::{Delivery, Reply};
-use crate::ids::{ChannelKey, ChannelNo, shard_of, slot_of};
+use crate::cluster::{Command, Slots, Waiter};
+use crate::ctx::{Ctx, LoadWaiter};
+use crate::event::mail::Reply;
+use crate::ids::{ChannelKey, ChannelNo, Epoch, Position, shard_of, slot_of};
 use crate::limits;
 use crate::mutants::Mutant;
-use crate::raft::{Group, Log, Recovered};
-use crate::store::rows::{Assignment, ChannelHead, ChannelMeta, Damaged, Format, Replica};
+use crate::raft::Log;
+use crate::raft::config::Config;
+use crate::raft::core::{GroupConfig, GroupCore, Mode, Stored};
+use crate::raft::message::{Body, Entry};
+use crate::store::rows::{Assignment, ChannelHead, ChannelMeta, Damaged, Format, Mark};
 use crate::store::{Family, Found, Query, Record, keys};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use wukong_proto::Text;
 
 const TAIL_PAGE: u32 = 1_024;
+/// Epochs of one channel. Each costs an election; beyond it the channel stops.
+const MARKS_MAX: u32 = 65_536;
+const MARKS_BYTES: u32 = 4 << 20;
+
+/// What was read of a log: where its epochs begin, and its entries above the commit hint.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tail {
+    marks_read: bool,
+    marks: Vec<(Epoch, u64)>,
+    entries: Vec<Entry>,
+}
 
 impl Channels {
     /// The channel in memory, loading it if need be. `None`: no room.
-    pub(super) fn activate(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey) -> Option<u32> {
+    pub(super) fn ensure(&mut self, ctx: &mut Ctx, key: &ChannelKey) -> Option<u32> {
         if let Some(index) = self.by_key.get(key) {
             return Some(*index);
         }
-        let slot = slot_of(&key.id, ctx.config.slots);
-        if self.slab.len() >= limits::CHANNELS_MAX || !slots.leads(slot) {
+        if self.slab.len() >= limits::CHANNELS_MAX {
             return None;
         }
         let key = ChannelKey { id: key.id.detached(), kind: key.kind };
         let activation = self.next_activation;
         let channel = Channel::new(ctx, key.clone(), activation);
+        let slot = channel.slot;
         self.next_activation += 1;
         let index = self.slab.insert(channel) as u32;
-        let (assignment, meta) = (keys::assignment(slot, &key), keys::channel_meta(slot, &key));
-        slots.begin_read(slot, &assignment);
-        slots.begin_read(slot, &meta);
-        let get = |family, key| Query::Get { family, key };
-        ctx.load(
-            LoadWaiter::ChannelHead(index, activation),
-            [
-                get(Family::Raft, keys::head(slot, &key)),
-                get(Family::Raft, keys::dirty(slot, &key)),
-                get(Family::Meta, assignment),
-                get(Family::Meta, meta),
-            ],
-        );
+        let get = |key| Query::Get { family: Family::Raft, key };
+        let rows = [get(keys::head(slot, &key)), get(keys::dirty(slot, &key))];
+        ctx.load(LoadWaiter::ChannelHead(index, activation), rows);
         ctx.counters.channels_activated += 1;
         self.by_key.insert(key, index);
+        Some(index)
+    }
+
+    /// The same, to be served by this node. `None`: no room, or its slot is led elsewhere.
+    pub(super) fn want(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey) -> Option<u32> {
+        let known = self.by_key.get(key).copied();
+        if let Some(index) = known
+            && (self.slab[index as usize].wanted || self.slab[index as usize].leading)
+        {
+            return known;
+        }
+        if !slots.leads(slot_of(&key.id, ctx.config.slots)) {
+            return None;
+        }
+        let index = self.ensure(ctx, key)?;
+        let channel = &mut self.slab[index as usize];
+        channel.wanted = true;
+        channel.facts = Facts::Loading;
+        channel.last_active = ctx.now.mono;
+        let (slot, activation) = (channel.slot, channel.activation);
+        let rows = [keys::assignment(slot, &channel.key), keys::channel_meta(slot, &channel.key)];
+        for row in &rows {
+            slots.begin_read(slot, row);
+        }
+        let get = |key| Query::Get { family: Family::Meta, key };
+        ctx.load(LoadWaiter::ChannelFacts(index, activation), rows.map(get));
         Some(index)
     }
 
     /// Channels that may owe distribution after a crash are activated at boot.
     pub fn on_dirty(&mut self, ctx: &mut Ctx, slots: &mut Slots, channels: Vec<ChannelKey>) {
         for key in channels {
-            if self.activate(ctx, slots, &key).is_none() {
+            if self.want(ctx, slots, &key).is_none() {
                 self.backlog.push_back(key);
             }
         }
     }
 
-    /// The head row and the slot's rows of a channel were read; `None` = the store could not.
+    /// The head row was read; `None` = the store could not.
     pub fn on_head(
         &mut self,
         ctx: &mut Ctx,
@@ -69,95 +101,22 @@ impl Channels {
         activation: u64,
         found: Option<Vec<Found>>,
     ) {
-        let Some(channel) = self.get(index, activation) else {
-            return;
-        };
-        let rows: Option<Vec<Option<Bytes>>> =
-            found.and_then(|f| f.into_iter().map(|f| if let Found::Point(p) = f { Some(p) } else { None }).collect());
-        let (assignment, meta) =
-            (keys::assignment(channel.slot, &channel.key), keys::channel_meta(channel.slot, &channel.key));
-        let Some(rows) = rows else {
-            slots.read_done(channel.slot, &assignment, None);
-            slots.read_done(channel.slot, &meta, None);
+        let Some(channel) = self.get(index, activation) else { return };
+        let recovered = points(found).ok_or(Damaged).and_then(|rows| channel.recover(rows[0].as_ref(), &rows[1]));
+        if recovered.is_err() {
             return self.stop(ctx, index);
-        };
-        let assignment = slots.read_done(channel.slot, &assignment, Some(rows[2].clone()));
-        let meta = slots.read_done(channel.slot, &meta, Some(rows[3].clone()));
-        let dirty = rows[1].is_some();
-        match channel.recover(rows[0].as_ref(), dirty, meta) {
-            Ok(()) => {}
-            Err(Damaged) => return self.stop(ctx, index),
         }
-        let assignment = match assignment.map(|r| Assignment::decode(&r)).transpose() {
-            Ok(a) => a,
-            Err(Damaged) => return self.stop(ctx, index),
-        };
-        if channel.dirty {
-            channel.load_tail(ctx, index);
+        channel.head_known = true;
+        if channel.has_head {
+            channel.load_log(ctx, index, true);
+        } else {
+            self.take_part(ctx, slots, index);
         }
-        let channel = &mut self.slab[index as usize];
-        channel.stage = Stage::Assigning;
-        channel.ensure_directory(ctx, index);
-        match assignment {
-            Some(a) if channel.may_resume(ctx, &a) => {
-                channel.group.resume();
-                self.serve(ctx, index);
-            }
-            other => self.claim(ctx, slots, index, other),
-        }
+        self.decide(ctx, slots, index);
     }
 
-    /// Asks the slot for leadership: Create, or a new epoch by ElectSole.
-    fn claim(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, current: Option<Assignment>) {
-        let channel = &self.slab[index as usize];
-        let (leader, incarnation) = (Replica { node: ctx.config.node, store: ctx.store }, ctx.incarnation);
-        let key = channel.key.clone();
-        let command = match current {
-            Some(a) if !a.deleted => {
-                Command::ElectSole { channel: key, generation: a.generation, epoch: a.epoch, leader, incarnation }
-            }
-            _ => Command::CreateChannel { channel: key, leader, incarnation },
-        };
-        let waiter = Waiter::Channel { index, activation: channel.activation };
-        let slot = channel.slot;
-        if !slots.propose(ctx, slot, command, waiter) {
-            self.stop(ctx, index);
-        }
-    }
-
-    /// The slot answered.
-    pub fn on_assigned(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, outcome: Outcome) {
-        let Some(channel) = self.get(index, activation) else {
-            return;
-        };
-        match outcome {
-            Outcome::Assigned { assignment, stale: true } => {
-                let me = Replica { node: ctx.config.node, store: ctx.store };
-                if assignment.voters == [me] {
-                    self.claim(ctx, slots, index, Some(assignment));
-                } else {
-                    self.stop(ctx, index);
-                }
-            }
-            Outcome::Assigned { assignment, stale: false } => {
-                if channel.has_head && channel.head.generation != assignment.generation {
-                    // The channel was deleted and made anew: another log.
-                    channel.has_head = false;
-                    channel.dirty = false;
-                }
-                channel.assigned = true;
-                channel.assigned_epoch = assignment.epoch;
-                channel.head.generation = assignment.generation;
-                if !channel.tail_loading {
-                    self.lead(ctx, slots, index);
-                }
-            }
-            Outcome::Done | Outcome::Unknown | Outcome::Damaged => self.stop(ctx, index),
-        }
-    }
-
-    /// A page of the log above what the head row promises to be settled.
-    pub fn on_tail(
+    /// What the slot's tables say was read; `None` = the store could not.
+    pub fn on_facts(
         &mut self,
         ctx: &mut Ctx,
         slots: &mut Slots,
@@ -165,68 +124,73 @@ impl Channels {
         activation: u64,
         found: Option<Vec<Found>>,
     ) {
-        let Some(channel) = self.get(index, activation) else {
-            return;
-        };
-        let Some(Found::Page { rows, more }) = found.and_then(|f| f.into_iter().next()) else {
+        let Some(channel) = self.get(index, activation) else { return };
+        let keys = [keys::assignment(channel.slot, &channel.key), keys::channel_meta(channel.slot, &channel.key)];
+        let loaded = points(found);
+        let applied: Vec<Option<Bytes>> = (0..2)
+            .map(|i| slots.read_done(channel.slot, &keys[i], loaded.as_ref().map(|rows| rows[i].clone())))
+            .collect();
+        if loaded.is_none() || channel.learn(&applied[0], &applied[1]).is_err() {
             return self.stop(ctx, index);
-        };
-        for (key, row) in &rows {
-            let record = keys::parse_log_seq(key).and_then(|seq| Record::decode(seq, row).ok());
-            match record {
-                Some(record) => channel.tail.push(record),
-                None => return self.stop(ctx, index),
-            }
         }
-        if more {
-            return channel.load_tail(ctx, index);
-        }
-        channel.tail_loading = false;
-        if channel.assigned {
-            self.lead(ctx, slots, index);
+        channel.ensure_directory(ctx, index);
+        self.decide(ctx, slots, index);
+    }
+
+    /// A part of the log was read.
+    pub fn on_log(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, found: Option<Vec<Found>>) {
+        let shared = self.shared(ctx);
+        let Some(channel) = self.get(index, activation).filter(|c| c.stage == Stage::Loading) else { return };
+        match found.ok_or(Damaged).and_then(|pages| channel.take_pages(pages)) {
+            Err(Damaged) => self.stop(ctx, index),
+            Ok(true) => channel.load_log(ctx, index, false),
+            Ok(false) => match channel.restore(ctx, shared) {
+                Ok(()) => self.take_part(ctx, slots, index),
+                Err(Damaged) => self.stop(ctx, index),
+            },
         }
     }
 
-    /// Assigned, and everything known of the log is in memory: leads.
-    fn lead(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
-        let channel = &mut self.slab[index as usize];
-        if !channel.has_head {
-            let no = slots.take_channel_no(ctx, channel.slot);
-            channel.head = ChannelHead {
-                channel_no: ChannelNo(no),
-                generation: channel.head.generation,
-                ..ChannelHead::default()
-            };
-            channel.group = Group::new(Recovered::default());
-            (channel.keys_complete, channel.created_here) = (true, true);
-        } else if channel.dirty && channel.extend_with_tail(ctx).is_err() {
-            return self.stop(ctx, index);
-        }
-        let channel = &mut self.slab[index as usize];
-        channel.group.lead(channel.assigned_epoch);
-        self.serve(ctx, index);
+    fn shared(&mut self, ctx: &Ctx) -> Arc<GroupConfig> {
+        Arc::clone(self.group_config.get_or_insert_with(|| Arc::new(ctx.group_config(Mode::Assigned))))
     }
 
-    fn serve(&mut self, ctx: &mut Ctx, index: u32) {
+    /// Everything known of the log is in memory: what came meanwhile is handled.
+    fn take_part(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
         let channel = &mut self.slab[index as usize];
-        channel.stage = Stage::Warm;
+        channel.stage = Stage::Running;
         channel.last_active = ctx.now.mono;
-        channel.arm_settle(ctx, index);
-        if channel.dirty {
-            // The tail above the commit index commits with this epoch's mark, entries or none.
-            channel.want_flush(ctx, index);
+        let early = core::mem::take(&mut channel.early);
+        for (generation, input) in early {
+            self.peer_input(ctx, slots, index, generation, input);
         }
-        channel.schedule(ctx, index);
-        self.wake_readers(ctx, index);
+        self.install(ctx, slots, index);
+        self.slab[index as usize].arm(ctx, index);
+    }
+
+    /// The log begins: a generation of which nothing is stored here.
+    pub(super) fn begin_generation(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64) {
+        self.lose_office(ctx, index);
+        let shared = self.shared(ctx);
+        let channel = &mut self.slab[index as usize];
+        let channel_no = ChannelNo(slots.take_channel_no(ctx, channel.slot));
+        channel.head = ChannelHead { channel_no, generation, ..ChannelHead::default() };
+        (channel.has_head, channel.head_written_at, channel.dirty) = (false, 0, false);
+        (channel.keys_complete, channel.created_here, channel.followed) = (true, true, false);
+        channel.tail = Tail::default();
+        channel.make_group(ctx, shared, Log::default(), 0);
     }
 
     /// A damaged or unreadable row: the channel refuses everything, and is forgotten so that a later try reads again.
     pub(super) fn stop(&mut self, ctx: &mut Ctx, index: u32) {
+        self.lose_office(ctx, index);
         let channel = &mut self.slab[index as usize];
         channel.stage = Stage::Stopped;
+        channel.group = None;
+        channel.controller = None;
         channel.last_active = ctx.now.mono;
         channel.refuse_all(ctx, &mut self.dedup);
-        channel.arm_settle(ctx, index);
+        channel.arm(ctx, index);
         self.fail_readers(ctx, index);
     }
 
@@ -254,84 +218,124 @@ impl Channels {
     }
 }
 
+/// The rows of a load of points, if the store could read them all.
+fn points(found: Option<Vec<Found>>) -> Option<Vec<Option<Bytes>>> {
+    found?.into_iter().map(|f| if let Found::Point(row) = f { Some(row) } else { None }).collect()
+}
+
 impl Channel {
-    /// Takes over what the rows say.
-    fn recover(&mut self, head: Option<&Bytes>, dirty: bool, meta: Option<Bytes>) -> Result<(), Damaged> {
-        if let Some(row) = head {
-            self.head = ChannelHead::decode(row)?;
-            self.has_head = true;
-        } else if dirty {
-            return Err(Damaged);
+    /// Takes over what the head row says.
+    fn recover(&mut self, head: Option<&Bytes>, dirty: &Option<Bytes>) -> Result<(), Damaged> {
+        self.dirty = dirty.is_some();
+        match head {
+            Some(row) => {
+                self.head = ChannelHead::decode(row)?;
+                self.has_head = true;
+                self.head_written_at = self.head.end.index;
+            }
+            None if self.dirty => return Err(Damaged),
+            None => {}
         }
-        self.dirty = dirty;
-        let h = &self.head;
-        let log = Log::recovered(h.end, Vec::new(), h.end.index);
-        let hw = if dirty { h.hw } else { h.end.index };
-        self.group = Group::new(Recovered { epoch: h.epoch, log, hw });
-        self.distributed = h.distributed;
-        self.head_written_at = h.end.index;
-        let ready = meta.map(|m| ChannelMeta::decode(&m)).transpose()?.is_some_and(|m| m.directory_ready);
+        Ok(())
+    }
+
+    fn learn(&mut self, assignment: &Option<Bytes>, meta: &Option<Bytes>) -> Result<(), Damaged> {
+        let ready = meta.as_ref().map(ChannelMeta::decode).transpose()?.is_some_and(|m| m.directory_ready);
         // Commands are read by their own rows, not by the conversation list.
         if ready || self.key.id.ends_with(id::CMD_SUFFIX) {
             self.directory = Directory::Ready;
         }
+        self.facts = Facts::Known(assignment.as_ref().map(Assignment::decode).transpose()?.map(Arc::new));
         Ok(())
+    }
+
+    /// Where the log begins to be read: above the commit hint, or nowhere if the head row is exact.
+    fn load_log(&mut self, ctx: &mut Ctx, index: u32, first: bool) {
+        let mut pages = Vec::with_capacity(2);
+        let range = |family, from: [u8; 18], to: [u8; 18], rows_max, bytes_max| Query::Range {
+            family,
+            from: Bytes::copy_from_slice(&from),
+            to: Bytes::copy_from_slice(&to),
+            rows_max,
+            bytes_max,
+            reverse: false,
+        };
+        let (slot, no) = (self.slot, self.head.channel_no);
+        if first {
+            let (from, to) = (keys::mark(slot, no, Epoch(0)), keys::mark(slot, no, Epoch(u64::MAX)));
+            pages.push(range(Family::Marks, from, to, MARKS_MAX, MARKS_BYTES));
+        }
+        if self.dirty {
+            let next = self.tail.entries.last().map_or(self.head.hw, |e| e.index) + 1;
+            let (from, to) = (keys::log(slot, no, next), keys::log(slot, no, u64::MAX));
+            pages.push(range(Family::Log, from, to, TAIL_PAGE, limits::APPEND_BYTES_MAX as u32));
+        }
+        ctx.load(LoadWaiter::ChannelLog(index, self.activation), pages);
+    }
+
+    /// Keeps what was read; true when there is more.
+    fn take_pages(&mut self, pages: Vec<Found>) -> Result<bool, Damaged> {
+        let mut again = false;
+        for page in pages {
+            let Found::Page { rows, more } = page else { return Err(Damaged) };
+            let marks = !core::mem::replace(&mut self.tail.marks_read, true);
+            again = more;
+            for (key, row) in rows {
+                let last = keys::parse_log_seq(&key).ok_or(Damaged)?;
+                if marks {
+                    self.tail.marks.push((Epoch(last), Mark::decode(&row)?.at));
+                } else {
+                    let epoch = Record::decode(last, &row)?.epoch;
+                    self.tail.entries.push(Entry { index: last, epoch, body: Body::Data(row) });
+                }
+            }
+            if marks && more {
+                return Err(Damaged);
+            }
+        }
+        Ok(again)
+    }
+
+    /// The replica as the disk has it.
+    fn restore(&mut self, ctx: &Ctx, shared: Arc<GroupConfig>) -> Result<(), Damaged> {
+        if self.dirty && ctx.mutant(Mutant::SeqReusedAfterRestart) {
+            let end = self.head.end.index;
+            self.tail.entries.retain(|e| e.index <= end);
+            self.tail.marks.retain(|(_, at)| *at <= end);
+        }
+        let hw = if self.dirty { self.head.hw } else { self.head.end.index };
+        let last = self.tail.entries.last().map_or(hw, |e| e.index);
+        let log = Log::recovered(Position::default(), core::mem::take(&mut self.tail.marks), last);
+        let whole = (hw + 1..).zip(&self.tail.entries).all(|(i, e)| e.index == i && e.epoch == log.epoch_of(i));
+        if !whole || last < self.head.end.index || log.marks().last().is_some_and(|(_, at)| *at > last) {
+            return Err(Damaged);
+        }
+        self.make_group(ctx, shared, log, hw);
+        Ok(())
+    }
+
+    fn make_group(&mut self, ctx: &Ctx, shared: Arc<GroupConfig>, log: Log, hw: u64) {
+        let stored = Stored {
+            epoch: self.head.epoch.max(log.end().epoch),
+            voted_for: None,
+            hw,
+            distributed: self.head.distributed.min(hw),
+            tail: core::mem::take(&mut self.tail.entries),
+            log,
+            configs: alloc::vec![(0, Arc::new(Config::default()))],
+            snapshot: None,
+            damaged: false,
+        };
+        self.group = Some(Box::new(GroupCore::new(shared, stored, ctx.now.mono)));
     }
 
     /// A settled channel evicted and loaded again by the same process goes on in its epoch.
-    fn may_resume(&self, ctx: &Ctx, a: &Assignment) -> bool {
-        let me = Replica { node: ctx.config.node, store: ctx.store };
+    pub(super) fn may_resume(&self, ctx: &Ctx, a: &Assignment) -> bool {
         let same = self.has_head && !self.dirty && self.head.generation == a.generation;
         same && !a.deleted
-            && a.leader == Some((me, ctx.incarnation))
+            && a.leader == Some((ctx.replica(), ctx.incarnation))
             && self.head.epoch == a.epoch
             && self.head.end.epoch == a.epoch
-    }
-
-    fn load_tail(&mut self, ctx: &mut Ctx, index: u32) {
-        self.tail_loading = true;
-        let from = self.tail.last().map_or(self.head.distributed.min(self.head.end.index), |r| r.seq) + 1;
-        ctx.load(
-            LoadWaiter::ChannelTail(index, self.activation),
-            [Query::Range {
-                family: Family::Log,
-                from: Bytes::copy_from_slice(&keys::log(self.slot, self.head.channel_no, from)),
-                to: Bytes::copy_from_slice(&keys::log(self.slot, self.head.channel_no, u64::MAX)),
-                rows_max: TAIL_PAGE,
-                bytes_max: limits::APPEND_BYTES_MAX as u32,
-                reverse: false,
-            }],
-        );
-    }
-
-    /// Extends the log's shape by the entries found above the head row, and queues what was not distributed.
-    fn extend_with_tail(&mut self, ctx: &Ctx) -> Result<(), Damaged> {
-        let forget = ctx.mutant(Mutant::SeqReusedAfterRestart);
-        let mut log = self.group.log.clone();
-        for record in core::mem::take(&mut self.tail) {
-            let end = log.end();
-            if record.seq > end.index {
-                if forget {
-                    break;
-                }
-                if record.seq != end.index + 1 || record.epoch < end.epoch {
-                    return Err(Damaged);
-                }
-                if record.epoch > end.epoch {
-                    log.mark(record.epoch, end.index);
-                }
-                log.extend(record.epoch, 1);
-            }
-            self.outgoing.push_back(Arc::new(Delivery {
-                channel: self.key.clone(),
-                record,
-                origin: None,
-                again: true,
-            }));
-        }
-        let epoch = self.head.epoch.max(log.end().epoch);
-        self.group = Group::new(Recovered { epoch, log, hw: self.group.hw });
-        Ok(())
     }
 
     /// Asks for the participants' membership rows, if they are not known to exist (semantics 6.2.8). Repeated by the
@@ -358,11 +362,8 @@ impl Channel {
             }
         }
         self.directory = if missing == 0 { Directory::Ready } else { Directory::Waiting { missing } };
-        if missing > 0 {
-            let at = ctx.now.mono + limits::DIRECTORY_RETRY;
-            if at < self.timer_at {
-                ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
-            }
-        }
+        self.directory_at =
+            if missing > 0 { ctx.now.mono + limits::DIRECTORY_RETRY } else { crate::time::Instant::NEVER };
+        self.arm(ctx, index);
     }
 }

@@ -53,7 +53,7 @@ impl Channels {
                 continue;
             }
             let admitted = self.prepare(index, event);
-            self.decide(ctx, index, admitted, &mut queries);
+            self.pass(ctx, index, admitted, &mut queries);
         }
         self.start_load(ctx, index, queries);
         handled
@@ -69,7 +69,7 @@ impl Channels {
     }
 
     /// Sends one event on, or parks it: on the load being gathered, or behind its sender's earlier ones.
-    fn decide(&mut self, ctx: &mut Ctx, index: u32, admitted: Admitted, queries: &mut Vec<Query>) {
+    fn pass(&mut self, ctx: &mut Ctx, index: u32, admitted: Admitted, queries: &mut Vec<Query>) {
         match self.dedup_step(ctx, index, admitted) {
             Verdict::Append(admitted) => {
                 let channel = &mut self.slab[index as usize];
@@ -155,7 +155,7 @@ impl Channels {
             seq: stored.seq,
         };
         let channel = &mut self.slab[index as usize];
-        if stored.seq > channel.group.hw {
+        if stored.seq > channel.hw() {
             channel.late_hits.push(promise);
         } else {
             channel.promise(ctx, promise);

@@ -1,92 +1,69 @@
-//! The append: entries, index rows, mark and head row in one batch; then commit, acks, distribution (semantics 4.10).
+//! The append: one proposal of everything that is ready; then commit, acks, distribution (semantics 4.10).
 
-use super::dedup::Stored;
-use super::{Admitted, Channel, Channels, Directory, EntryPromise, Promise, Stage};
-use crate::ctx::{Ctx, PersistWaiter};
+use super::dedup::{Fingerprint, Stored};
+use super::{Admitted, Channel, Channels, Directory, EntryPromise, Promise};
+use crate::cluster::Slots;
+use crate::ctx::Ctx;
 use crate::event::mail::{Delivery, Reply, SendEvent};
+use crate::ids::Epoch;
 use crate::limits;
-use crate::mutants::Mutant;
-use crate::output::PersistClass;
-use crate::store::rows::{DedupRow, Format, Mark};
-use crate::store::{Family, Record, keys};
+use crate::raft::core::{Batch, Input};
+use crate::store::Record;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bytes::BytesMut;
 use wukong_proto::ReasonCode;
+
+/// An entry that is being proposed, with what it will owe.
+#[derive(Clone, Debug)]
+pub(super) struct Staged {
+    pub record: Record,
+    pub event: Box<SendEvent>,
+    pub key: Option<Fingerprint>,
+    pub payload_hash: u64,
+}
 
 impl Channels {
     /// End of the turn: one append per channel that has something to append and none in flight.
-    pub fn flush(&mut self, ctx: &mut Ctx) {
+    pub fn flush(&mut self, ctx: &mut Ctx, slots: &mut Slots) {
         for index in core::mem::take(&mut ctx.flush_channels) {
             let Some(channel) = self.slab.get_mut(index as usize) else {
                 continue;
             };
             channel.in_flush_list = false;
-            if channel.stage == Stage::Warm && !channel.appending {
-                self.append(ctx, index);
+            if channel.serves() && !channel.appending() {
+                self.append(ctx, slots, index);
             }
         }
     }
 
-    fn append(&mut self, ctx: &mut Ctx, index: u32) {
+    fn append(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
         let channel = &mut self.slab[index as usize];
-        let batch = channel.take_ready();
-        let owed = channel.group.mark_owed();
-        if batch.is_empty() && !(owed.is_some() && channel.dirty) {
+        let Some(group) = channel.group.as_ref() else { return };
+        if channel.ready.is_empty() || !group.admits() {
+            // Its timer, or the next commit, tries again.
             return;
         }
+        let (epoch, first) = (group.epoch(), group.log().end().index + 1);
         channel.last_active = ctx.now.mono;
-        if let Some((epoch, at)) = owed {
-            let superseded = channel.group.log.superseded_mark();
-            if let Some(old) = superseded {
-                ctx.batch().delete(Family::Marks, &keys::mark(channel.slot, channel.no(), old));
-            }
-            let key = keys::mark(channel.slot, channel.no(), epoch);
-            ctx.batch().put_with(Family::Marks, &key, |out| Mark { at }.encode(out));
-            channel.head.epoch = epoch;
+        let ready = channel.take_ready();
+        let mut batch = Batch::new();
+        for (seq, Admitted { mut event, key, payload_hash }) in (first..).zip(ready) {
+            let record = Record { seq, epoch, ..event.take_record(ctx.now.wall) };
+            batch.push(self.rows.encode(&record));
+            self.staged.push_back(Staged { record, event, key, payload_hash });
         }
-        let first = channel.group.append(batch.len() as u64);
+        let count = batch.len() as u64;
         ctx.counters.appends += 1;
-        ctx.counters.appended_entries += batch.len() as u64;
-        for (seq, admitted) in (first..).zip(batch) {
-            channel.write_entry(ctx, &mut self.scratch, seq, admitted);
-        }
-        if !channel.dirty {
-            channel.dirty = true;
-            ctx.batch().put(Family::Raft, &keys::dirty(channel.slot, &channel.key), &[]);
-        }
-        let end = channel.group.log.end().index;
-        if owed.is_some() || !channel.has_head || end - channel.head_written_at >= limits::HEAD_EVERY {
-            channel.write_head(ctx);
-        }
-        channel.appending = true;
-        channel.arm_hint(ctx, index);
-        ctx.persist(PersistWaiter::ChannelGroup(index), PersistClass::Sync);
-        if ctx.mutant(Mutant::AckOnPersistStart) {
-            channel.group.persisted();
-            self.commit(ctx, index);
-        }
-    }
-
-    /// The append in flight is durable.
-    pub fn on_persisted(&mut self, ctx: &mut Ctx, index: u32) {
-        let Some(channel) = self.slab.get_mut(index as usize) else {
-            return;
-        };
-        channel.appending = false;
-        if !ctx.mutant(Mutant::AckOnPersistStart) {
-            channel.group.persisted();
-        }
-        if !channel.ready.is_empty() {
-            channel.want_flush(ctx, index);
-        }
-        self.commit(ctx, index);
-        self.wake_readers(ctx, index);
+        ctx.counters.appended_entries += count;
+        self.slab[index as usize].appended = first + count - 1;
+        self.step(ctx, slots, index, Input::Propose { ctx: first, batch });
+        assert!(self.staged.is_empty(), "a group that admits takes what is proposed");
     }
 
     /// Everything up to the commit index is promised to its sender and handed to distribution.
-    fn commit(&mut self, ctx: &mut Ctx, index: u32) {
-        let hw = self.slab[index as usize].group.hw;
+    pub(super) fn commit(&mut self, ctx: &mut Ctx, index: u32) {
+        let hw = self.slab[index as usize].hw();
         while let Some((seq, entry)) = self.slab[index as usize].held.release(hw) {
             let EntryPromise { event, key, delivery, payload_hash } = entry;
             let message_id = event.message_id;
@@ -119,7 +96,9 @@ impl Channels {
                 }
             }
         }
-        channel.schedule(ctx, index);
+        if channel.leading {
+            channel.schedule(ctx, index);
+        }
     }
 
     /// The directory is ready: the acks that waited for it leave.
@@ -147,36 +126,11 @@ impl Channel {
         batch
     }
 
-    fn write_entry(&mut self, ctx: &mut Ctx, scratch: &mut BytesMut, seq: u64, admitted: Admitted) {
-        let Admitted { mut event, key, payload_hash } = admitted;
-        let record = Record { seq, epoch: self.group.epoch, ..event.take_record(ctx.now.wall) };
-        let (slot, no) = (self.slot, self.head.channel_no);
-        let batch = ctx.batch();
-        batch.put_with(Family::Log, &keys::log(slot, no, seq), |out| record.encode(out));
-        if key.is_some() {
-            keys::dedup_into(scratch, slot, no, &record.from_uid, &record.client_msg_no);
-            let row = DedupRow { seq, message_id: record.message_id, payload_hash };
-            batch.put_with(Family::Index, scratch, |out| row.encode(out));
-        }
-        let place = crate::store::rows::Place { channel_no: no, seq };
-        batch.put_with(Family::Index, &keys::message_id(slot, record.message_id), |out| place.encode(out));
-        keys::sender_into(scratch, slot, no, &record.from_uid);
-        let own = crate::store::rows::Counter { value: seq };
-        batch.put_with(Family::Index, scratch, |out| own.encode(out));
+    /// An entry of this leader is in the log: its promise waits for the commit.
+    pub(super) fn hold(&mut self, epoch: Epoch, seq: u64, staged: Staged) {
+        let Staged { record, event, key, payload_hash } = staged;
         let delivery = Arc::new(Delivery { channel: self.key.clone(), record, origin: Some(event.conn), again: false });
-        let (epoch, entry) = (self.group.epoch, EntryPromise { event, key, delivery, payload_hash });
-        self.held.hold(epoch, seq, entry);
-    }
-
-    /// The head row, with the log's end as of this batch.
-    pub(super) fn write_head(&mut self, ctx: &mut Ctx) {
-        self.head.end = self.group.log.end();
-        self.head.hw = self.group.hw;
-        self.head.distributed = self.distributed;
-        self.has_head = true;
-        self.head_written_at = self.head.end.index;
-        let head = &self.head;
-        ctx.batch().put_with(Family::Raft, &keys::head(self.slot, &self.key), |out| head.encode(out));
+        self.held.hold(epoch, seq, EntryPromise { event, key, delivery, payload_hash });
     }
 
     /// An ack whose entry is committed: it leaves now, or once both participants see the conversation (INV-34).

@@ -1,6 +1,6 @@
 //! Committed entries on their way to the recipients' lanes, and `distributed`: what every lane has accepted.
 
-use super::{Channel, Channels, PushInFlight, Stage};
+use super::{Arrears, Channel, Channels, PushInFlight};
 use crate::channel::id;
 use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{Deliveries, Delivery, Push, SendEvent, Work, WorkClass};
@@ -41,11 +41,11 @@ impl Channels {
     /// Pushes what is committed, as far as the targets have credit.
     pub(super) fn distribute(&mut self, ctx: &mut Ctx, index: u32) {
         let channel = &mut self.slab[index as usize];
-        if channel.waits_credit || channel.outgoing.front().is_none_or(|d| d.record.seq > channel.group.hw) {
+        if channel.waits_credit || channel.arrears == Arrears::Loading {
             return;
         }
         loop {
-            let hw = channel.group.hw;
+            let hw = channel.hw();
             let n = channel.outgoing.iter().take(PUSH_ENTRIES_MAX).take_while(|d| d.record.seq <= hw).count();
             if n == 0 {
                 return;
@@ -128,29 +128,15 @@ impl Channels {
         }
         answer_unstored(ctx, &event, ReasonCode::SUCCESS);
     }
-
-    /// Whether everything committed has been accepted by its recipients' lanes.
-    pub(super) fn quiet(channel: &Channel) -> bool {
-        channel.stage == Stage::Warm
-            && !channel.appending
-            && channel.queue.is_empty()
-            && channel.parked.is_empty()
-            && channel.ready.is_empty()
-            && channel.outgoing.is_empty()
-            && channel.pushes.is_empty()
-            && channel.acks.is_empty()
-            && channel.late_hits.is_empty()
-            && channel.group.idle()
-            && channel.group.hw == channel.group.log.end().index
-            && channel.waiting_readers.is_empty()
-    }
 }
 
 impl Channel {
     fn advance_distributed(&mut self) {
         while self.pushes.front().is_some_and(|p| p.waiting == 0) {
             if let Some(p) = self.pushes.pop_front() {
-                self.distributed = self.distributed.max(p.upto);
+                if let Some(group) = self.group.as_mut() {
+                    group.distribute(p.upto);
+                }
             }
         }
     }

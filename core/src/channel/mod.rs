@@ -1,27 +1,33 @@
 //! The channel pool and the channel machine at its authority (semantics 2.3, 4.6–4.12).
 //!
-//! A channel goes Loading → Assigning → Warm. Its replication group decides what is committed; this machine owns the
-//! entries: a queue of admitted SENDs, at most one append in flight, promises held until committed, pushes until
-//! accepted.
+//! A channel in memory is a replica of its group, which decides what is committed; this machine owns the entries: rows and
+//! indexes at every replica, and at the leader a queue of admitted SENDs, at most one append in flight, promises held until
+//! committed, pushes until accepted.
 
 mod activate;
 mod admit;
 mod append;
 pub mod chain;
+mod control;
 pub mod dedup;
 mod distribute;
 pub mod filter;
 pub mod id;
 pub mod read;
+mod replica;
+mod rows;
 mod settle;
 
+use crate::cluster::Slots;
+use crate::cluster::control::Controller;
 use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{Delivery, SendEvent};
 use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
 use crate::limits;
 use crate::map::{Map, hasher};
-use crate::raft::{Group, Held};
-use crate::store::rows::ChannelHead;
+use crate::raft::Held;
+use crate::raft::core::{GroupConfig, GroupCore, Input};
+use crate::store::rows::{Assignment, ChannelHead};
 use crate::time::Instant;
 use crate::user::answer_unstored;
 use alloc::boxed::Box;
@@ -34,16 +40,25 @@ use slab::Slab;
 use smallvec::SmallVec;
 use wukong_proto::ReasonCode;
 
-/// Where a channel is on its way to serving.
+/// Where a channel is on its way to taking part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Its head row and slot rows are being read.
+    /// Its rows are being read.
     Loading,
-    /// A Create or ElectSole is in its slot's log; the tail above the head row may be being read.
-    Assigning,
-    Warm,
+    /// Its replica takes part, or it has no log yet.
+    Running,
     /// A damaged row: everything is refused.
     Stopped,
+}
+
+/// What the slot's tables say of a channel, as far as this replica has to know.
+#[derive(Clone, Debug)]
+enum Facts {
+    /// Nobody asked.
+    Unknown,
+    Loading,
+    /// The assignment as applied, if there is one.
+    Known(Option<Arc<Assignment>>),
 }
 
 /// A SEND that passed the chain up to dedup and waits to be appended.
@@ -109,6 +124,14 @@ enum Directory {
     Ready,
 }
 
+/// Entries that were committed before this replica led, and that recipients may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrears {
+    None,
+    /// They are being read; newer ones wait.
+    Loading,
+}
+
 /// One channel in memory.
 #[derive(Clone, Debug)]
 struct Channel {
@@ -118,6 +141,11 @@ struct Channel {
     /// Recipients by the shard of their authority.
     targets: distribute::Targets,
     stage: Stage,
+    /// Somebody on this node wants it served: the slot's leader, which this is, has to see to that.
+    wanted: bool,
+    facts: Facts,
+    /// The head row was read.
+    head_known: bool,
     /// SENDs that have not passed the chain.
     queue: VecDeque<Box<SendEvent>>,
     scheduled: bool,
@@ -129,18 +157,24 @@ struct Channel {
     ready: VecDeque<Admitted>,
     ready_bytes: usize,
     in_flush_list: bool,
-    /// An append is in flight.
-    appending: bool,
-    group: Group,
+    /// Last entry that this leader appended; while it is not committed, an append is in flight.
+    appended: u64,
+    /// This replica leads.
+    leading: bool,
+    /// None until its log is read, and while it has none.
+    group: Option<Box<GroupCore>>,
     head: ChannelHead,
     has_head: bool,
+    /// The head row has to follow with this write.
+    head_due: bool,
     /// End of the log when the head row was last written.
     head_written_at: u64,
-    tail_loading: bool,
-    /// The log above the head row, until leadership is taken.
-    tail: Vec<crate::store::Record>,
-    assigned: bool,
-    assigned_epoch: crate::ids::Epoch,
+    /// The log above the head row, while it is being read.
+    tail: activate::Tail,
+    /// What came for the replica before it could take part.
+    early: VecDeque<(u64, Input)>,
+    /// What the slot's leader does about it; only there, and only with several voters.
+    controller: Option<Box<Controller>>,
     held: Held<EntryPromise>,
     /// Acks that wait for the directory.
     acks: VecDeque<Promise>,
@@ -152,18 +186,26 @@ struct Channel {
     keys_complete: bool,
     /// Its log began in this process.
     created_here: bool,
+    /// Entries came from another leader: what memory knows of keys is not all.
+    followed: bool,
     /// Committed, not yet pushed.
     outgoing: VecDeque<Arc<Delivery>>,
     pushes: VecDeque<PushInFlight>,
     next_push: u64,
-    distributed: u64,
+    arrears: Arrears,
     /// Resends of entries that are in the log but not committed yet in this epoch.
     late_hits: Vec<Promise>,
     /// The dirty row is on disk or in a batch.
     dirty: bool,
-    settling: bool,
     waiting_readers: Vec<ReadJob>,
+    /// Reads that the group confirms, by its number of each.
+    confirming: VecDeque<(u64, ReadJob)>,
+    next_read: u64,
     last_active: Instant,
+    /// When the head row follows what was handed on.
+    hint_at: Instant,
+    /// When membership rows are asked for again.
+    directory_at: Instant,
     timer_at: Instant,
 }
 
@@ -174,6 +216,15 @@ pub struct Channels {
     slab: Slab<Channel>,
     dedup: Dedup,
     next_activation: u64,
+    /// What all replicas of channels share.
+    group_config: Option<Arc<GroupConfig>>,
+    /// Inputs that handling outputs gave; handled after them.
+    local: VecDeque<(u32, Input)>,
+    /// Entries of the proposal that is being made, in order.
+    staged: VecDeque<append::Staged>,
+    rows: rows::RowChunk,
+    /// A step is being carried out.
+    stepping: bool,
     pub reads: read::Reads,
     /// For keys that are made per entry.
     scratch: bytes::BytesMut,
@@ -188,6 +239,11 @@ impl Channels {
             slab: Slab::new(),
             dedup: Dedup::new([seeds[0], seeds[1]], config.dedup_bytes_max),
             next_activation: 1,
+            group_config: None,
+            local: VecDeque::new(),
+            staged: VecDeque::new(),
+            rows: rows::RowChunk::default(),
+            stepping: false,
             reads: read::Reads::default(),
             scratch: bytes::BytesMut::new(),
             backlog: VecDeque::new(),
@@ -207,8 +263,8 @@ impl Channels {
     /// The channel's (committed seq, distributed seq), if it is in memory and serves.
     #[must_use]
     pub fn look(&self, key: &ChannelKey) -> Option<(u64, u64)> {
-        let c = &self.slab[*self.by_key.get(key)? as usize];
-        (c.stage == Stage::Warm).then_some((c.group.hw, c.distributed))
+        let group = self.slab[*self.by_key.get(key)? as usize].group.as_ref()?;
+        Some((group.hw(), group.distributed()))
     }
 
     fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
@@ -216,7 +272,7 @@ impl Channels {
     }
 
     /// A SEND arrived at its channel's authority.
-    pub fn on_send(&mut self, ctx: &mut Ctx, slots: &mut crate::cluster::Slots, event: Box<SendEvent>) {
+    pub fn on_send(&mut self, ctx: &mut Ctx, slots: &mut Slots, event: Box<SendEvent>) {
         let Some(key) = event.channel.clone() else {
             return answer_unstored(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
         };
@@ -226,7 +282,7 @@ impl Channels {
         if event.flags.no_persist() {
             return Self::pass_through(ctx, event);
         }
-        let Some(index) = self.activate(ctx, slots, &key) else {
+        let Some(index) = self.want(ctx, slots, &key) else {
             ctx.counters.queue_refusals += 1;
             let starting = !slots.leads(slot_of(&key.id, ctx.config.slots));
             let reason = if starting { ReasonCode::SYSTEM_ERROR } else { ReasonCode::RATE_LIMIT };
@@ -257,7 +313,7 @@ impl Channels {
             channel.refuse_all(ctx, &mut self.dedup);
             return 1;
         }
-        if channel.stage != Stage::Warm {
+        if !channel.serves() {
             return 0;
         }
         let handled = self.admit_queue(ctx, index);
@@ -276,6 +332,9 @@ impl Channel {
             slot,
             activation,
             stage: Stage::Loading,
+            wanted: false,
+            facts: Facts::Unknown,
+            head_known: false,
             queue: VecDeque::new(),
             scheduled: false,
             waits_credit: false,
@@ -285,15 +344,16 @@ impl Channel {
             ready: VecDeque::new(),
             ready_bytes: 0,
             in_flush_list: false,
-            appending: false,
-            group: Group::new(crate::raft::Recovered::default()),
+            appended: 0,
+            leading: false,
+            group: None,
             head: ChannelHead::default(),
             has_head: false,
+            head_due: false,
             head_written_at: 0,
-            tail_loading: false,
-            tail: Vec::new(),
-            assigned: false,
-            assigned_epoch: crate::ids::Epoch(0),
+            tail: activate::Tail::default(),
+            early: VecDeque::new(),
+            controller: None,
             held: Held::default(),
             acks: VecDeque::new(),
             directory: Directory::Unknown,
@@ -301,15 +361,19 @@ impl Channel {
             attached: Vec::new(),
             keys_complete: false,
             created_here: false,
+            followed: false,
             outgoing: VecDeque::new(),
             pushes: VecDeque::new(),
             next_push: 1,
-            distributed: 0,
+            arrears: Arrears::None,
             late_hits: Vec::new(),
             dirty: false,
-            settling: false,
             waiting_readers: Vec::new(),
+            confirming: VecDeque::new(),
+            next_read: 0,
             last_active: ctx.now.mono,
+            hint_at: Instant::NEVER,
+            directory_at: Instant::NEVER,
             timer_at: Instant::NEVER,
         }
     }
@@ -323,6 +387,31 @@ impl Channel {
 
     fn no(&self) -> ChannelNo {
         self.head.channel_no
+    }
+
+    /// Everything committed at this replica.
+    fn hw(&self) -> u64 {
+        self.group.as_ref().map_or(0, |g| g.hw())
+    }
+
+    /// End of its log.
+    fn last(&self) -> u64 {
+        self.group.as_ref().map_or(0, |g| g.log().end().index)
+    }
+
+    fn distributed(&self) -> u64 {
+        self.group.as_ref().map_or(0, |g| g.distributed())
+    }
+
+    /// An append of this leader is not committed.
+    fn appending(&self) -> bool {
+        self.appended > self.hw()
+    }
+
+    /// Takes SENDs. What came from another leader must be durable first: keys are looked up on disk.
+    fn serves(&self) -> bool {
+        let caught_up = |g: &GroupCore| !self.followed || g.durable().epoch == g.epoch();
+        self.stage == Stage::Running && self.leading && self.group.as_deref().is_some_and(caught_up)
     }
 
     /// The channel cannot serve: every waiting SEND gets its terminal answer.

@@ -8,6 +8,7 @@ use crate::event::mail::Reply;
 use crate::ids::{ChannelKey, ChannelNo, ShardId, SlotId, slot_of};
 use crate::limits;
 use crate::map::BTreeMap;
+use crate::raft::core::Input;
 use crate::store::rows::{ChannelHead, Counter, Format};
 use crate::store::{Family, Found, Query, Record, keys};
 use alloc::boxed::Box;
@@ -101,10 +102,15 @@ fn answer(ctx: &mut Ctx, job: &ReadJob, answer: ReadAnswer) {
 impl Channels {
     /// A read arrived at the authority.
     pub fn on_read(&mut self, ctx: &mut Ctx, slots: &mut Slots, job: Box<ReadJob>) {
-        if let Some(index) = self.by_key.get(&job.channel).copied() {
-            return self.read_warm(ctx, index, job);
-        }
         let slot = slot_of(&job.channel.id, ctx.config.slots);
+        // With others that might lead, only the group can say what is committed.
+        let alone = ctx.config.replicas.len() <= 1;
+        if self.by_key.contains_key(&job.channel) || !alone {
+            return match self.want(ctx, slots, &job.channel) {
+                Some(index) => self.read_warm(ctx, slots, index, *job),
+                None => answer(ctx, &job, empty(Err(Refusal::Busy))),
+            };
+        }
         if !slots.leads(slot) {
             return answer(ctx, &job, empty(Err(Refusal::Busy)));
         }
@@ -115,31 +121,49 @@ impl Channels {
         self.reads.reading.insert(ticket, Reading { job, step: Step::Head });
     }
 
-    /// The channel is in memory: its commit index decides, once the epoch is known to have committed.
-    fn read_warm(&mut self, ctx: &mut Ctx, index: u32, job: Box<ReadJob>) {
+    /// The channel is in memory: its group confirms what is committed.
+    fn read_warm(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, job: ReadJob) {
         let channel = &mut self.slab[index as usize];
-        let settled = channel.group.hw == channel.group.log.end().index;
-        match channel.stage {
-            Stage::Stopped => answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt)))),
-            Stage::Warm if channel.has_head && (channel.group.epoch_committed() || settled) => {
-                let (slot, no, last) = (channel.slot, channel.no(), channel.group.hw);
-                self.read_rows(ctx, slot, no, last, job);
-            }
-            // Created, and nothing appended yet.
-            Stage::Warm if !channel.has_head && !channel.appending => answer(ctx, &job, empty(Ok(()))),
-            _ => channel.waiting_readers.push(*job),
+        if channel.stage == Stage::Stopped {
+            return answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt))));
         }
+        if !channel.leading {
+            return channel.waiting_readers.push(job);
+        }
+        let number = channel.next_read;
+        channel.next_read += 1;
+        channel.confirming.push_back((number, job));
+        self.step(ctx, slots, index, Input::Read { ctx: number });
     }
 
-    pub(super) fn wake_readers(&mut self, ctx: &mut Ctx, index: u32) {
+    /// The group answered a read: it may be served, or not yet.
+    pub(super) fn on_confirmed(&mut self, ctx: &mut Ctx, index: u32, number: u64, confirmed: bool) {
+        let channel = &mut self.slab[index as usize];
+        let Some(at) = channel.confirming.iter().position(|(n, _)| *n == number) else { return };
+        let Some((_, job)) = channel.confirming.remove(at) else { return };
+        if !confirmed {
+            // The epoch is not committed yet, or nobody else was heard: tried again when something moves.
+            return channel.waiting_readers.push(job);
+        }
+        let (slot, no, last) = (channel.slot, channel.no(), channel.hw());
+        self.read_rows(ctx, slot, no, last, Box::new(job));
+    }
+
+    pub(super) fn wake_readers(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        if !self.slab[index as usize].leading {
+            return;
+        }
         for job in core::mem::take(&mut self.slab[index as usize].waiting_readers) {
-            self.read_warm(ctx, index, Box::new(job));
+            self.read_warm(ctx, slots, index, job);
         }
     }
 
     pub(super) fn fail_readers(&mut self, ctx: &mut Ctx, index: u32) {
-        for job in core::mem::take(&mut self.slab[index as usize].waiting_readers) {
-            answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt))));
+        let channel = &mut self.slab[index as usize];
+        let refusal = if channel.stage == Stage::Stopped { Refusal::Store(StoreFault::Corrupt) } else { Refusal::Busy };
+        let confirming = core::mem::take(&mut channel.confirming).into_iter().map(|(_, job)| job);
+        for job in core::mem::take(&mut channel.waiting_readers).into_iter().chain(confirming) {
+            answer(ctx, &job, empty(Err(refusal)));
         }
     }
 
@@ -193,8 +217,8 @@ impl Channels {
 
     fn on_read_head(&mut self, ctx: &mut Ctx, slots: &mut Slots, job: Box<ReadJob>, found: &[Found]) {
         // Someone may have activated the channel meanwhile; what the load saw is then too old.
-        if let Some(index) = self.by_key.get(&job.channel).copied() {
-            return self.read_warm(ctx, index, job);
+        if self.by_key.contains_key(&job.channel) {
+            return self.on_read(ctx, slots, job);
         }
         match found {
             // Never used: empty, and nothing is created by looking.
@@ -207,7 +231,7 @@ impl Channels {
                 Err(_) => answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt)))),
             },
             // Not settled: only a leader knows what is committed.
-            _ => match self.activate(ctx, slots, &job.channel.clone()) {
+            _ => match self.want(ctx, slots, &job.channel.clone()) {
                 Some(index) => self.slab[index as usize].waiting_readers.push(*job),
                 None => answer(ctx, &job, empty(Err(Refusal::Busy))),
             },

@@ -1,58 +1,46 @@
-//! Idle channels settle (an exact head row, no dirty row) and then leave memory (cluster-and-raft 4.19).
+//! A channel's timer: its replica and controller, the head row that follows what was handed on, membership rows asked for again,
+//! and leaving memory once the replica has settled (cluster-and-raft 4.19).
 
 use super::{Channel, Channels, Directory, Stage};
 use crate::cluster::Slots;
 use crate::ctx::{Ctx, PersistWaiter, Timer};
 use crate::limits;
 use crate::output::PersistClass;
-use crate::store::{Family, keys};
+use crate::raft::core::Input;
 use crate::time::Instant;
 
 impl Channels {
-    /// The channel's timer: settle after a while without work, leave memory after a longer one.
     pub fn on_timer(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
-        let Some(channel) = self.slab.get_mut(index as usize) else {
-            return;
-        };
+        let now = ctx.now.mono;
+        let Some(channel) = self.slab.get_mut(index as usize) else { return };
         channel.timer_at = Instant::NEVER;
-        if matches!(channel.directory, Directory::Waiting { .. }) && channel.stage != Stage::Stopped {
+        if channel.stage != Stage::Stopped && channel.directory_at <= now {
             // Acks whose owners have answered by now are owed to nobody.
-            channel.acks.retain(|p| p.deadline > ctx.now.mono);
-            return channel.ensure_directory(ctx, index);
+            channel.acks.retain(|p| p.deadline > now);
+            channel.ensure_directory(ctx, index);
         }
-        if channel.lags() {
-            // At most a second behind what was accepted (semantics 4.10.5), riding on someone's sync.
-            channel.write_head(ctx);
-            ctx.persist(PersistWaiter::SyncOnly, PersistClass::Lazy);
-        }
-        let idle = ctx.now.mono.since(channel.last_active);
-        if !Self::quiet(channel) || idle < limits::SETTLE_IDLE {
-            if channel.stage == Stage::Stopped {
-                return self.forget(ctx, slots, index);
+        let channel = &mut self.slab[index as usize];
+        if channel.hint_at <= now {
+            channel.hint_at = Instant::NEVER;
+            if channel.lags() {
+                // At most a second behind what was accepted (semantics 4.10.5), riding on someone's sync.
+                channel.write_head(ctx);
+                ctx.persist(PersistWaiter::SyncOnly, PersistClass::Lazy);
             }
-            return channel.arm_settle(ctx, index);
         }
-        if channel.dirty && channel.distributed == channel.group.hw && channel.group.epoch_committed() {
-            channel.write_head(ctx);
-            channel.dirty = false;
-            channel.settling = true;
-            let key = keys::dirty(channel.slot, &channel.key);
-            ctx.batch().delete(Family::Raft, &key);
-            // Losing this with a crash only means that the channel is looked at again at boot.
-            ctx.persist(PersistWaiter::ChannelSettled(index), PersistClass::Lazy);
-            ctx.counters.channels_settled += 1;
-        } else if !channel.dirty && !channel.settling && idle >= limits::EVICT_IDLE {
-            ctx.counters.channels_evicted += 1;
+        if let Some(c) = channel.controller.as_mut().filter(|c| c.deadline() <= now) {
+            c.on_time(now);
+            self.drive(ctx, slots, index);
+        }
+        if self.slab[index as usize].group.as_ref().is_some_and(|g| g.deadline() <= now) {
+            self.step(ctx, slots, index, Input::Time);
+        }
+        let channel = &mut self.slab[index as usize];
+        if channel.may_leave(now) {
+            ctx.counters.channels_evicted += u64::from(channel.stage != Stage::Stopped);
             return self.forget(ctx, slots, index);
         }
-        let at = ctx.now.mono + limits::SETTLE_IDLE;
-        ctx.arm(Timer::Channel(index), &mut channel.timer_at, at);
-    }
-
-    pub fn on_settled(&mut self, index: u32) {
-        if let Some(channel) = self.slab.get_mut(index as usize) {
-            channel.settling = false;
-        }
+        channel.arm(ctx, index);
     }
 
     fn forget(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
@@ -60,7 +48,7 @@ impl Channels {
         ctx.arm(Timer::Channel(index), &mut channel.timer_at, Instant::NEVER);
         self.by_key.remove(&channel.key);
         while let Some(key) = self.backlog.pop_front() {
-            if self.activate(ctx, slots, &key).is_none() {
+            if self.want(ctx, slots, &key).is_none() {
                 self.backlog.push_front(key);
                 break;
             }
@@ -69,27 +57,58 @@ impl Channels {
 }
 
 impl Channel {
+    /// Nothing is queued, owed or on its way here.
+    fn is_quiet(&self) -> bool {
+        self.queue.is_empty()
+            && self.parked.is_empty()
+            && self.ready.is_empty()
+            && self.outgoing.is_empty()
+            && self.pushes.is_empty()
+            && self.acks.is_empty()
+            && self.late_hits.is_empty()
+            && self.held.is_empty()
+            && self.waiting_readers.is_empty()
+            && self.confirming.is_empty()
+    }
+
+    fn may_leave(&self, now: Instant) -> bool {
+        let asleep = self.group.as_ref().is_none_or(|g| g.is_idle() && (g.is_settled() || !g.is_leader()));
+        let done = match self.stage {
+            Stage::Loading => false,
+            Stage::Stopped => now >= self.last_active + limits::SETTLE_IDLE,
+            Stage::Running => now >= self.last_active + limits::EVICT_IDLE && asleep && !self.dirty,
+        };
+        done && self.is_quiet()
+    }
+
     /// The head row on disk is behind what the recipients' lanes accepted.
     fn lags(&self) -> bool {
-        self.stage == Stage::Warm && self.has_head && self.dirty && self.distributed > self.head.distributed
+        self.is_running() && self.has_head && self.dirty && self.distributed() > self.head.distributed
     }
 
     /// Sees to it that the head row follows soon.
-    pub(super) fn arm_hint(&mut self, ctx: &mut Ctx, index: u32) {
-        let at = ctx.now.mono + limits::HEAD_HINT;
-        if self.timer_at > at {
-            ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
+    pub(super) fn arm_hint(&mut self, ctx: &Ctx) {
+        if self.hint_at == Instant::NEVER {
+            self.hint_at = ctx.now.mono + limits::HEAD_HINT;
         }
     }
 
-    pub(super) fn arm_settle(&mut self, ctx: &mut Ctx, index: u32) {
-        let mut at = (self.last_active + limits::SETTLE_IDLE).max(ctx.now.mono + limits::SETTLE_IDLE / 10);
-        if matches!(self.directory, Directory::Waiting { .. }) && self.stage != Stage::Stopped {
-            at = at.min(ctx.now.mono + limits::DIRECTORY_RETRY);
-        }
-        ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
-        if self.dirty && (self.distributed < self.group.hw || self.lags()) {
-            self.arm_hint(ctx, index);
+    /// One timer for everything: it may fire early, never late.
+    pub(super) fn arm(&mut self, ctx: &mut Ctx, index: u32) {
+        let group = self.group.as_ref().map_or(Instant::NEVER, |g| g.deadline());
+        let controller = self.controller.as_ref().map_or(Instant::NEVER, |c| c.deadline());
+        let directory =
+            if matches!(self.directory, Directory::Waiting { .. }) { self.directory_at } else { Instant::NEVER };
+        let leave = match self.stage {
+            Stage::Loading => Instant::NEVER,
+            Stage::Stopped => self.last_active + limits::SETTLE_IDLE,
+            Stage::Running => self.last_active + limits::EVICT_IDLE,
+        };
+        // What is overdue and did not happen is looked at again in a while.
+        let leave = if leave <= ctx.now.mono { ctx.now.mono + limits::SETTLE_IDLE } else { leave };
+        let at = group.min(controller).min(directory).min(self.hint_at).min(leave);
+        if at < self.timer_at || self.timer_at <= ctx.now.mono {
+            ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Assignments of channel groups in the slot state machine: compare-and-set commands (cluster-and-raft 4.18).
 
 use crate::ids::{Epoch, Incarnation, Position};
-use crate::store::rows::{Assignment, Replica};
+use crate::store::rows::{
+    Assignment, Damaged, Replica, Row, get_replica, get_replicas, put_replica, put_replicas, put_u64,
+};
 use alloc::vec::Vec;
 
 /// A change of one channel's assignment. One that is stale changes nothing; it is not an error.
@@ -147,6 +149,71 @@ pub fn reduce(current: Option<&Assignment>, command: &AssignCommand, index: u64)
 }
 
 impl AssignCommand {
+    /// `u8 kind | u64 generation | u64 epoch | the rest` (docs/storage.md).
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Create { .. } => 1,
+            Self::Elect { .. } => 2,
+            Self::Lead { .. } => 3,
+            Self::Handover { .. } => 4,
+            Self::AddLearner { .. } => 5,
+            Self::DropLearner { .. } => 6,
+            Self::EnterJoint { .. } => 7,
+            Self::LeaveJoint { .. } => 8,
+            Self::Retain { .. } => 9,
+            Self::Delete { .. } => 10,
+        });
+        put_u64(self.generation(), out);
+        put_u64(self.epoch().unwrap_or_default().0, out);
+        match self {
+            Self::Create { voters, leader, incarnation } => {
+                put_replicas(voters, out);
+                put_replica(*leader, out);
+                put_u64(incarnation.0, out);
+            }
+            Self::Lead { leader, incarnation, .. } => {
+                put_replica(*leader, out);
+                put_u64(incarnation.0, out);
+            }
+            Self::Handover { from, end, to, incarnation, .. } => {
+                put_replica(*from, out);
+                put_u64(end.epoch.0, out);
+                put_u64(end.index, out);
+                put_replica(*to, out);
+                put_u64(incarnation.0, out);
+            }
+            Self::AddLearner { learner, .. } | Self::DropLearner { learner, .. } => put_replica(*learner, out),
+            Self::EnterJoint { voters, .. } => put_replicas(voters, out),
+            Self::Retain { floor, .. } => put_u64(*floor, out),
+            Self::Delete { last_seq, .. } => put_u64(*last_seq, out),
+            Self::Elect { .. } | Self::LeaveJoint { .. } => {}
+        }
+    }
+
+    pub(super) fn get(r: &mut Row) -> Result<Self, Damaged> {
+        let (kind, generation, epoch) = (r.u8()?, r.u64()?, Epoch(r.u64()?));
+        Ok(match kind {
+            1 => Self::Create { voters: get_replicas(r)?, leader: get_replica(r)?, incarnation: Incarnation(r.u64()?) },
+            2 => Self::Elect { generation, epoch },
+            3 => Self::Lead { generation, epoch, leader: get_replica(r)?, incarnation: Incarnation(r.u64()?) },
+            4 => Self::Handover {
+                generation,
+                epoch,
+                from: get_replica(r)?,
+                end: Position { epoch: Epoch(r.u64()?), index: r.u64()? },
+                to: get_replica(r)?,
+                incarnation: Incarnation(r.u64()?),
+            },
+            5 => Self::AddLearner { generation, epoch, learner: get_replica(r)? },
+            6 => Self::DropLearner { generation, epoch, learner: get_replica(r)? },
+            7 => Self::EnterJoint { generation, epoch, voters: get_replicas(r)? },
+            8 => Self::LeaveJoint { generation, epoch },
+            9 => Self::Retain { generation, epoch, floor: r.u64()? },
+            10 => Self::Delete { generation, last_seq: r.u64()? },
+            _ => return Err(Damaged),
+        })
+    }
+
     const fn generation(&self) -> u64 {
         match self {
             Self::Create { .. } => 0,
@@ -205,6 +272,31 @@ mod tests {
         assert_eq!(reduce(Some(&c), &lead(3), 13), None);
         assert_eq!(reduce(Some(&b), &lead(7), 12), None, "a stranger leads nothing");
         assert_eq!(reduce(Some(&a), &AssignCommand::Elect { generation: 8, epoch: Epoch(1) }, 14), None);
+    }
+
+    #[test]
+    fn every_command_survives_the_log() {
+        let (generation, epoch, incarnation, end) =
+            (9, Epoch(4), Incarnation(7), Position { epoch: Epoch(3), index: 11 });
+        let all = [
+            AssignCommand::Create { voters: alloc::vec![r(1), r(2)], leader: r(1), incarnation },
+            AssignCommand::Elect { generation, epoch },
+            AssignCommand::Lead { generation, epoch, leader: r(2), incarnation },
+            AssignCommand::Handover { generation, epoch, from: r(1), end, to: r(2), incarnation },
+            AssignCommand::AddLearner { generation, epoch, learner: r(4) },
+            AssignCommand::DropLearner { generation, epoch, learner: r(4) },
+            AssignCommand::EnterJoint { generation, epoch, voters: alloc::vec![r(2)] },
+            AssignCommand::LeaveJoint { generation, epoch },
+            AssignCommand::Retain { generation, epoch, floor: 5 },
+            AssignCommand::Delete { generation, last_seq: 12 },
+        ];
+        for command in all {
+            let mut row = alloc::vec![1];
+            command.put(&mut row);
+            crate::store::rows::seal(&mut row, 0);
+            let mut row = Row::open(&row.into(), 1).expect("sealed");
+            assert_eq!(AssignCommand::get(&mut row), Ok(command));
+        }
     }
 
     #[test]

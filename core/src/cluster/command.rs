@@ -3,9 +3,13 @@
 //! Envelope: `u16 version | u16 type | body` (semantics 8.4). Applying is a pure function of the rows read and the
 //! command; times and ids are inside the command (8.5).
 
-use crate::ids::{ChannelKey, Epoch, Incarnation, NodeId, SlotId, StoreId};
+use super::assignment::{AssignCommand, reduce};
+use crate::ids::{ChannelKey, Epoch, Incarnation, SlotId};
 use crate::store::keys;
-use crate::store::rows::{Assignment, ChannelMeta, Damaged, Device, Format, Membership, Replica, Row, put_text, seal};
+use crate::store::rows::{
+    Assignment, ChannelMeta, Damaged, Device, Format, Membership, Replica, Row, get_replica, put_replica, put_text,
+    put_u64, seal,
+};
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -18,8 +22,8 @@ const VERSION: u16 = 1;
 pub enum Command {
     /// 1: token and level of a device.
     UpsertDevice { uid: Text, flag: u8, device: Device },
-    /// 60: a channel's first assignment; leads at once, because all logs of a new generation are empty (4.18).
-    CreateChannel { channel: ChannelKey, leader: Replica, incarnation: Incarnation },
+    /// 60: a change of a channel's assignment (4.18).
+    Assign { channel: ChannelKey, command: AssignCommand },
     /// 61: Elect and Lead in one entry, for voters = {leader}: the fence round of one replica is its own promise.
     ElectSole { channel: ChannelKey, generation: u64, epoch: Epoch, leader: Replica, incarnation: Incarnation },
     /// 62: both participants of a person channel have their rows.
@@ -58,15 +62,12 @@ fn get_channel(r: &mut Row) -> Result<ChannelKey, Damaged> {
 }
 
 fn put_leader(leader: Replica, incarnation: Incarnation, out: &mut Vec<u8>) {
-    out.extend_from_slice(&leader.node.0.to_be_bytes());
-    out.extend_from_slice(&leader.store.0.to_be_bytes());
-    out.extend_from_slice(&incarnation.0.to_be_bytes());
+    put_replica(leader, out);
+    put_u64(incarnation.0, out);
 }
 
 fn get_leader(r: &mut Row) -> Result<(Replica, Incarnation), Damaged> {
-    let node = NodeId(r.u16()?);
-    let store = StoreId((u128::from(r.u64()?) << 64) | u128::from(r.u64()?));
-    Ok((Replica { node, store }, Incarnation(r.u64()?)))
+    Ok((get_replica(r)?, Incarnation(r.u64()?)))
 }
 
 impl Command {
@@ -79,7 +80,7 @@ impl Command {
         out.extend_from_slice(&VERSION.to_be_bytes());
         let kind: u16 = match self {
             Self::UpsertDevice { .. } => 1,
-            Self::CreateChannel { .. } => 60,
+            Self::Assign { .. } => 60,
             Self::ElectSole { .. } => 61,
             Self::SetDirectoryReady { .. } => 62,
             Self::UpsertMembership { .. } => 63,
@@ -92,9 +93,9 @@ impl Command {
                 put_text(&mut out, &device.token);
                 out.push(device.level);
             }
-            Self::CreateChannel { channel, leader, incarnation } => {
+            Self::Assign { channel, command } => {
                 put_channel(channel, &mut out);
-                put_leader(*leader, *incarnation, &mut out);
+                command.put(&mut out);
             }
             Self::ElectSole { channel, generation, epoch, leader, incarnation } => {
                 put_channel(channel, &mut out);
@@ -130,11 +131,7 @@ impl Command {
                 flag: r.u8()?,
                 device: Device { token: r.text()?, level: r.u8()? },
             },
-            60 => {
-                let channel = get_channel(r)?;
-                let (leader, incarnation) = get_leader(r)?;
-                Self::CreateChannel { channel, leader, incarnation }
-            }
+            60 => Self::Assign { channel: get_channel(r)?, command: AssignCommand::get(r)? },
             61 => {
                 let (channel, generation, epoch) = (get_channel(r)?, r.u64()?, Epoch(r.u64()?));
                 let (leader, incarnation) = get_leader(r)?;
@@ -158,7 +155,7 @@ impl Command {
     pub fn reads(&self, slot: SlotId) -> Vec<Bytes> {
         match self {
             Self::UpsertDevice { uid, flag, .. } => vec![keys::device(slot, uid, *flag)],
-            Self::CreateChannel { channel, .. } | Self::ElectSole { channel, .. } => {
+            Self::Assign { channel, .. } | Self::ElectSole { channel, .. } => {
                 vec![keys::assignment(slot, channel)]
             }
             Self::SetDirectoryReady { channel } => vec![keys::channel_meta(slot, channel)],
@@ -180,20 +177,11 @@ impl Command {
             Self::UpsertDevice { uid, flag, device } => {
                 (Outcome::Done, vec![(keys::device(slot, uid, *flag), device.to_bytes())])
             }
-            Self::CreateChannel { channel, leader, incarnation } => {
+            Self::Assign { channel, command } => {
                 let old = row.map(|r| Assignment::decode(&r)).transpose()?;
-                match old {
-                    Some(a) if !a.deleted => (Outcome::Assigned { assignment: a, stale: true }, Vec::new()),
-                    old => {
-                        let a = Assignment {
-                            generation: index,
-                            epoch: Epoch(1),
-                            config_version: 1,
-                            leader: Some((*leader, *incarnation)),
-                            voters: vec![*leader],
-                            last_seq: old.map_or(0, |o| o.last_seq),
-                            ..Assignment::default()
-                        };
+                match reduce(old.as_ref(), command, index) {
+                    None => (Outcome::Assigned { assignment: old.unwrap_or_default(), stale: true }, Vec::new()),
+                    Some(a) => {
                         let written = vec![(keys::assignment(slot, channel), a.to_bytes())];
                         (Outcome::Assigned { assignment: a, stale: false }, written)
                     }
@@ -245,7 +233,15 @@ fn reduce_membership(old: Option<Membership>, version: u64, join_seq: u64, now_m
 mod tests {
     use super::*;
 
+    use crate::ids::{NodeId, StoreId};
+
     const SLOT: SlotId = SlotId(3);
+
+    fn create(incarnation: u64) -> Command {
+        let voters = vec![me()];
+        let command = AssignCommand::Create { voters, leader: me(), incarnation: Incarnation(incarnation) };
+        Command::Assign { channel: channel(), command }
+    }
 
     fn me() -> Replica {
         Replica { node: NodeId(1), store: StoreId(5) }
@@ -259,7 +255,7 @@ mod tests {
     fn commands_survive_the_log() {
         let all = [
             Command::UpsertDevice { uid: "u".into(), flag: 1, device: Device { token: "t".into(), level: 1 } },
-            Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(2) },
+            create(2),
             Command::ElectSole {
                 channel: channel(),
                 generation: 4,
@@ -278,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_created_once_and_elected_by_compare_and_set() {
-        let create = Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(1) };
+        let create = create(1);
         let (outcome, written) = create.apply(SLOT, 9, &[None]);
         let Outcome::Assigned { assignment, stale: false } = outcome else { panic!("{outcome:?}") };
         assert_eq!((assignment.generation, assignment.epoch), (9, Epoch(1)));
@@ -310,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_damaged_row_stops_rather_than_guesses() {
-        let create = Command::CreateChannel { channel: channel(), leader: me(), incarnation: Incarnation(1) };
+        let create = create(1);
         assert_eq!(create.apply(SLOT, 1, &[Some(Bytes::from_static(b"junk"))]).0, Outcome::Damaged);
     }
 }

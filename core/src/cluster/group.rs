@@ -33,20 +33,20 @@ impl Slot {
         }
     }
 
-    /// Serves while it leads and has applied what older epochs left. True when that has just begun.
-    pub(super) fn judge(&mut self) -> bool {
-        let Some(group) = &self.group else { return false };
+    /// Serves while it leads and has applied what older epochs left. Some: that has just begun, or ended.
+    pub(super) fn judge(&mut self) -> Option<bool> {
+        let group = self.group.as_ref()?;
         let leads = group.epoch_committed() && group.mark_at().is_some_and(|at| self.applied >= at);
         match (self.stage, leads) {
             (Stage::Running, true) => {
                 self.stage = Stage::Serving;
-                true
+                Some(true)
             }
             (Stage::Serving, _) if !group.is_leader() => {
                 self.stage = Stage::Running;
-                false
+                Some(false)
             }
-            _ => false,
+            _ => None,
         }
     }
 

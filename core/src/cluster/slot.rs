@@ -11,6 +11,7 @@ use crate::map::BTreeMap;
 use crate::mutants::Mutant;
 use crate::note::Note;
 use crate::output::PersistClass;
+use crate::raft::config::Replica;
 use crate::raft::core::{GroupCore, Input};
 use crate::raft::journal::Token;
 use crate::store::rows::{Applied, Counter, Format};
@@ -102,6 +103,8 @@ pub struct Slots {
     pub(super) slots: BTreeMap<u16, Slot>,
     /// Commands applied since the last drain.
     pub done: VecDeque<(Waiter, Outcome)>,
+    /// Slots that ceased to be led here since the last drain.
+    pub lost: Vec<SlotId>,
     pub(super) waiting_boot: usize,
 }
 
@@ -138,7 +141,7 @@ impl Slots {
             }
         }
         let waiting_boot = slots.len();
-        Self { slots, done: VecDeque::new(), waiting_boot }
+        Self { slots, done: VecDeque::new(), lost: Vec::new(), waiting_boot }
     }
 
     /// Every slot has a leader, or has been stopped.
@@ -155,6 +158,18 @@ impl Slots {
     #[must_use]
     pub fn leads(&self, id: SlotId) -> bool {
         self.slots.get(&id.0).is_some_and(|s| s.stage == Stage::Serving)
+    }
+
+    /// Who leads the slot, as far as is known here.
+    #[must_use]
+    pub fn leader(&self, id: SlotId) -> Option<Replica> {
+        self.slots.get(&id.0)?.group.as_ref()?.leader()
+    }
+
+    /// Its log and counters are read.
+    #[must_use]
+    pub fn hydrated(&self, id: SlotId) -> bool {
+        self.slots.get(&id.0).is_some_and(|s| s.stage != Stage::Loading)
     }
 
     /// Appends a command; `waiter` learns its outcome once it is committed and applied. False: the slot does not take it.
@@ -213,9 +228,10 @@ impl Slots {
     /// Whether the slot began or ceased to serve.
     pub(super) fn after_step(&mut self, ctx: &mut Ctx, id: u16) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let began = slot.judge();
-        if began {
-            slot.begin_dirty_scan(ctx, None);
+        match slot.judge() {
+            Some(true) => slot.begin_dirty_scan(ctx, None),
+            Some(false) => self.lost.push(slot.id),
+            None => {}
         }
         if !slot.known && (slot.stage == Stage::Stopped || slot.knows_leader()) {
             slot.known = true;

@@ -218,7 +218,7 @@ impl GroupCore {
                         continue;
                     }
                     marked = true;
-                    self.log.add_mark(*epoch, *at);
+                    self.log.mark(*epoch, *at);
                 }
                 Item::Entry(e) => {
                     let epoch = if self.bug(RaftMutant::LostEpoch) { self.log.end().epoch } else { e.epoch };

@@ -143,7 +143,7 @@ impl GroupCore {
         self.install = None;
         self.forwarded_lost();
         if self.log.end().epoch < self.epoch {
-            self.log.add_mark(self.epoch, mark_at);
+            self.log.mark(self.epoch, mark_at);
             self.persist([Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
         }
         let timing = self.config.timing;
@@ -176,7 +176,7 @@ impl GroupCore {
         self.epoch = a.epoch;
         self.voted_for = None;
         let mark_at = self.log.end().index;
-        self.log.add_mark(self.epoch, mark_at);
+        self.log.mark(self.epoch, mark_at);
         self.persist([
             Op::Hard { epoch: self.epoch, voted_for: None },
             Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }]),

@@ -26,20 +26,9 @@ impl Log {
         self.end
     }
 
-    /// Starts an epoch at `at` = the current last index.
+    /// Starts an epoch at `at` = the current last index. An epoch that turns out to have no entries keeps its mark: a replica that
+    /// cut it would end at an older epoch than what it helped to commit, and could be outbid by a log that lacks it.
     pub fn mark(&mut self, epoch: Epoch, at: u64) {
-        assert!(epoch > self.end.epoch && at == self.end.index, "a mark extends the log");
-        // An epoch without entries may be forgotten in favour of the later one (4.3).
-        if self.marks.last().is_some_and(|(_, last)| *last == at) {
-            self.marks.pop();
-        }
-        self.marks.push((epoch, at));
-        self.end.epoch = epoch;
-    }
-
-    /// The same without forgetting an epoch that has no entries. In a group of several voters it must stay: a replica that cut
-    /// it would end at an older epoch than what it helped to commit, and could be outbid by a log that lacks it.
-    pub fn add_mark(&mut self, epoch: Epoch, at: u64) {
         assert!(epoch > self.end.epoch && at == self.end.index, "a mark extends the log");
         self.marks.push((epoch, at));
         self.end.epoch = epoch;
@@ -68,12 +57,6 @@ impl Log {
         let index = end.index.min(keep.index).max(self.base.index);
         let kept = self.marks.iter().rev().find(|(e, at)| *e <= keep.epoch && *at <= keep.index);
         Position { epoch: kept.map_or(self.base.epoch, |(e, _)| *e), index }
-    }
-
-    /// The mark that a new one at the current end would replace, because its epoch has no entries.
-    #[must_use]
-    pub fn superseded_mark(&self) -> Option<Epoch> {
-        self.marks.last().filter(|(_, at)| *at == self.end.index).map(|(e, _)| *e)
     }
 
     /// Adds `count` entries of the current epoch.
@@ -171,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_epoch_leaves_no_mark() {
+    fn an_epoch_without_entries_keeps_its_mark() {
         let mut l = sample();
         l.mark(Epoch(5), 6);
         l.mark(Epoch(8), 6);
         assert_eq!(l.end(), pos(8, 6));
-        assert_eq!(l.epoch_end(Epoch(6)), pos(3, 6));
+        assert_eq!(l.epoch_end(Epoch(6)), pos(5, 6));
     }
 }

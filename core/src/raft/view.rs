@@ -44,6 +44,12 @@ impl GroupCore {
         core::mem::take(&mut self.cut)
     }
 
+    /// Whether a proposal would be taken now.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.refusal().is_none()
+    }
+
     /// No write is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {

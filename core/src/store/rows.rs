@@ -125,7 +125,7 @@ macro_rules! row {
     };
 }
 
-fn put_u64(v: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_u64(v: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&v.to_be_bytes());
 }
 
@@ -258,18 +258,25 @@ pub struct Assignment {
     pub last_seq: u64,
 }
 
-fn put_replica(r: Replica, out: &mut Vec<u8>) {
+impl Assignment {
+    #[must_use]
+    pub fn is_member(&self, r: Replica) -> bool {
+        self.voters.contains(&r) || self.voters_out.contains(&r) || self.learners.contains(&r)
+    }
+}
+
+pub(crate) fn put_replica(r: Replica, out: &mut Vec<u8>) {
     out.extend_from_slice(&r.node.0.to_be_bytes());
     out.extend_from_slice(&r.store.0.to_be_bytes());
 }
 
-fn get_replica(r: &mut Row) -> Result<Replica, Damaged> {
+pub(crate) fn get_replica(r: &mut Row) -> Result<Replica, Damaged> {
     let node = NodeId(r.u16()?);
     let store = StoreId((u128::from(r.u64()?) << 64) | u128::from(r.u64()?));
     Ok(Replica { node, store })
 }
 
-fn put_replicas(list: &[Replica], out: &mut Vec<u8>) {
+pub(crate) fn put_replicas(list: &[Replica], out: &mut Vec<u8>) {
     assert!(list.len() <= usize::from(u8::MAX), "more than 255 replicas");
     out.push(list.len() as u8);
     for r in list {
@@ -277,7 +284,7 @@ fn put_replicas(list: &[Replica], out: &mut Vec<u8>) {
     }
 }
 
-fn get_replicas(r: &mut Row) -> Result<Vec<Replica>, Damaged> {
+pub(crate) fn get_replicas(r: &mut Row) -> Result<Vec<Replica>, Damaged> {
     (0..r.u8()?).map(|_| get_replica(r)).collect()
 }
 

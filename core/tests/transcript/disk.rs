@@ -65,7 +65,7 @@ impl Disk {
 
     fn append(&mut self, item: &Item) {
         match item {
-            Item::Mark { epoch, at } => self.log.add_mark(*epoch, *at),
+            Item::Mark { epoch, at } => self.log.mark(*epoch, *at),
             Item::Entry(e) => {
                 self.log.extend(e.epoch, 1);
                 assert_eq!(self.log.end().index, e.index, "entries follow each other on disk");

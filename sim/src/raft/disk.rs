@@ -28,7 +28,7 @@ impl Items {
     pub fn append(&mut self, items: &[Item]) {
         for item in items {
             match item {
-                Item::Mark { epoch, at } => self.log.add_mark(*epoch, *at),
+                Item::Mark { epoch, at } => self.log.mark(*epoch, *at),
                 Item::Entry(e) => {
                     self.log.extend(e.epoch, 1);
                     self.entries.push_back(e.clone());

@@ -1,0 +1,297 @@
+//! What the slot's leader sees to for its channels: the first assignment, a new epoch when a leader is lost, the fence round, and
+//! that the channel is led where its slot is (cluster-and-raft 4.18).
+
+use super::{Channel, Channels, Facts, Stage};
+use crate::cluster::assignment::AssignCommand;
+use crate::cluster::control::{Controller, FenceAnswer, Step, Wish};
+use crate::cluster::{Command, Outcome, Slots, Waiter};
+use crate::ctx::Ctx;
+use crate::ids::{ChannelKey, NodeId, PeerProcess, SlotId};
+use crate::raft::config::Replica;
+use crate::raft::core::{Input, Report};
+use crate::raft::message::{Envelope, Message};
+use crate::store::rows::Assignment;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Voters of a channel, where there are as many nodes (cluster-and-raft 4.22).
+const CHANNEL_REPLICAS: usize = 3;
+/// What waits for a replica that is being loaded; more is lost, and repeated by its sender.
+const EARLY_MAX: usize = 16;
+
+impl Channels {
+    /// Head row and slot rows are known, and somebody wants the channel served: sees to it that it has a leader.
+    pub(super) fn decide(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        let channel = &mut self.slab[index as usize];
+        if !channel.wanted || !channel.head_known || channel.stage == Stage::Stopped {
+            return;
+        }
+        let Facts::Known(assignment) = channel.facts.clone() else { return };
+        let me = ctx.replica();
+        let (key, slot, activation) = (channel.key.clone(), channel.slot, channel.activation);
+        let command = match assignment.filter(|a| !a.deleted) {
+            None => {
+                let voters = choose_voters(ctx, &key);
+                let command = AssignCommand::Create { voters, leader: me, incarnation: ctx.incarnation };
+                Command::Assign { channel: key, command }
+            }
+            Some(a) if a.voters == [me] && a.voters_out.is_empty() => {
+                if channel.may_resume(ctx, &a) {
+                    return self.install(ctx, slots, index);
+                }
+                let (generation, epoch, incarnation) = (a.generation, a.epoch, ctx.incarnation);
+                Command::ElectSole { channel: key, generation, epoch, leader: me, incarnation }
+            }
+            Some(a) => return self.take_charge(ctx, slots, index, a),
+        };
+        if !slots.propose(ctx, slot, command, Waiter::Channel { index, activation }) {
+            self.stop(ctx, index);
+        }
+    }
+
+    /// The slot answered a proposal.
+    pub fn on_assigned(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, outcome: Outcome) {
+        let Some(channel) = self.get(index, activation) else { return };
+        match outcome {
+            Outcome::Assigned { assignment, stale } => {
+                let known = (assignment.generation > 0).then(|| Arc::new(assignment));
+                channel.facts = Facts::Known(known.clone());
+                match known {
+                    Some(a) if !stale || channel.controller.is_some() => self.on_record(ctx, slots, index, a),
+                    _ => self.decide(ctx, slots, index),
+                }
+            }
+            // The controller asks again; who has none is loaded again.
+            Outcome::Unknown if channel.controller.is_some() => {}
+            Outcome::Done | Outcome::Unknown | Outcome::Damaged => self.stop(ctx, index),
+        }
+    }
+
+    fn on_record(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, a: Arc<Assignment>) {
+        let channel = &mut self.slab[index as usize];
+        if a.voters == [ctx.replica()] && a.voters_out.is_empty() && a.learners.is_empty() {
+            channel.controller = None;
+            return self.install(ctx, slots, index);
+        }
+        match channel.controller.as_mut() {
+            Some(controller) => {
+                controller.on_record(ctx.now.mono, a);
+                self.drive(ctx, slots, index);
+            }
+            None => self.take_charge(ctx, slots, index, a),
+        }
+    }
+
+    /// This node leads the slot: it looks after the channel from now on.
+    fn take_charge(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, a: Arc<Assignment>) {
+        let channel = &mut self.slab[index as usize];
+        let me = ctx.replica();
+        let resumes = !channel.leading && channel.may_resume(ctx, &a);
+        let mut controller = Controller::new(ctx.now.mono, Arc::clone(&a), None);
+        let lives = a.leader.is_none_or(|(r, incarnation)| {
+            if r == me {
+                // Whoever led in this process and is not in memory has settled.
+                incarnation == ctx.incarnation && (channel.leading || resumes || channel.head.epoch < a.epoch)
+            } else {
+                ctx.peer(r.node).is_some_and(|p| p.store == r.store && p.incarnation == incarnation)
+            }
+        });
+        if !lives {
+            controller.elect(ctx.now.mono);
+        }
+        if a.voters.contains(&me) && a.leader.is_none_or(|(r, _)| r != me) {
+            controller.on_wish(ctx.now.mono, Wish::Leader(me));
+        }
+        channel.controller = Some(Box::new(controller));
+        self.install(ctx, slots, index);
+        self.drive(ctx, slots, index);
+    }
+
+    /// Hands the newest record to the replica of this node, if that takes part.
+    pub(super) fn install(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        let channel = &mut self.slab[index as usize];
+        let Facts::Known(Some(a)) = channel.facts.clone() else { return };
+        if channel.stage != Stage::Running || !a.is_member(ctx.replica()) {
+            return;
+        }
+        let input = if channel.may_resume(ctx, &a) && channel.group.is_some() && !channel.leading {
+            Input::Resume(Arc::clone(&a))
+        } else {
+            Input::Assign(Arc::clone(&a))
+        };
+        self.enter(ctx, slots, index, a.generation, input);
+    }
+
+    /// An input of the replica of `generation`; what is of an older one is void, a newer one begins a log.
+    fn enter(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64, input: Input) {
+        let channel = &self.slab[index as usize];
+        let known = if channel.group.is_some() { channel.head.generation } else { 0 };
+        let begins = matches!(&input, Input::Assign(_))
+            || matches!(&input, Input::Message(m) if matches!(m.message, Message::Fence | Message::Begin { .. }));
+        if generation > known && begins && slots.hydrated(channel.slot) {
+            self.begin_generation(ctx, slots, index, generation);
+        } else if generation != known {
+            return;
+        }
+        self.step(ctx, slots, index, input);
+    }
+
+    /// Carries out what the controller wants.
+    pub(super) fn drive(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+        loop {
+            let channel = &mut self.slab[index as usize];
+            let Some(controller) = channel.controller.as_mut() else { return };
+            let Some(step) = controller.poll() else { break };
+            let generation = controller.assignment.generation;
+            let (slot, key, me) = (channel.slot, channel.key.clone(), ctx.replica());
+            match step {
+                Step::Propose(command) => {
+                    let waiter = Waiter::Channel { index, activation: channel.activation };
+                    // If the slot does not take it, its next leader will look after the channel.
+                    slots.propose(ctx, slot, Command::Assign { channel: key, command }, waiter);
+                }
+                Step::Fence { to, epoch } => {
+                    let from_incarnation = ctx.incarnation;
+                    let fence = Envelope { from: me, to, from_incarnation, epoch, message: Message::Fence };
+                    if to == me {
+                        self.peer_input(ctx, slots, index, generation, Input::Message(fence));
+                    } else {
+                        ctx.post(slot, Some((&key, generation)), fence);
+                    }
+                }
+                Step::Assign { to, assignment } if to == me => {
+                    self.peer_input(ctx, slots, index, generation, Input::Assign(assignment));
+                }
+                Step::Assign { to, assignment } => ctx.post_assign(to, &key, assignment),
+                Step::Handover { leader, target } if leader == me => {
+                    self.peer_input(ctx, slots, index, generation, Input::Handover { target });
+                }
+                Step::Handover { leader, target } => ctx.post_handover(leader, &key, generation, target),
+            }
+        }
+        self.slab[index as usize].arm(ctx, index);
+    }
+
+    /// Something for the replica of this node: from another node, or from this one as the slot's leader.
+    pub(super) fn peer_input(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64, input: Input) {
+        let channel = &mut self.slab[index as usize];
+        if let Input::Message(m) = &input
+            && let Message::FenceResp { durable, damaged, .. } = m.message
+        {
+            let (from, incarnation, epoch) = (m.from, m.from_incarnation, m.epoch);
+            let answer = FenceAnswer { from, incarnation, epoch, durable, damaged };
+            if let Some(c) = channel.controller.as_mut().filter(|c| c.assignment.generation == generation) {
+                c.on_fence_answer(answer);
+                self.drive(ctx, slots, index);
+            }
+            return;
+        }
+        match channel.stage {
+            Stage::Loading if channel.early.len() < EARLY_MAX => channel.early.push_back((generation, input)),
+            Stage::Loading | Stage::Stopped => {}
+            Stage::Running => self.enter(ctx, slots, index, generation, input),
+        }
+    }
+
+    /// The same from another node. Only a fence, a new leader, or the slot brings a replica into memory.
+    pub fn on_peer(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, generation: u64, input: Input) {
+        let calls = match &input {
+            Input::Message(m) => matches!(m.message, Message::Fence | Message::Begin { .. } | Message::Wake),
+            Input::Assign(_) => true,
+            _ => false,
+        };
+        let index = if calls { self.ensure(ctx, key) } else { self.by_key.get(key).copied() };
+        if let Some(index) = index {
+            self.peer_input(ctx, slots, index, generation, input);
+        }
+    }
+
+    /// The leader of a channel reports to the leader of its slot.
+    pub fn on_report(
+        &mut self,
+        ctx: &mut Ctx,
+        slots: &mut Slots,
+        key: &ChannelKey,
+        generation: u64,
+        from: Replica,
+        report: Report,
+    ) {
+        let Some(index) = self.by_key.get(key).copied() else { return };
+        let channel = &mut self.slab[index as usize];
+        let Some(c) = channel.controller.as_mut().filter(|c| c.assignment.generation == generation) else { return };
+        let me = ctx.replica();
+        let incarnation = |r: Replica| {
+            if r == me {
+                return Some(ctx.incarnation);
+            }
+            ctx.peer(r.node).filter(|p| p.store == r.store).map(|p| p.incarnation)
+        };
+        c.on_report(ctx.now.mono, from, incarnation, report);
+        self.drive(ctx, slots, index);
+    }
+
+    /// A process is gone: the channels that it led, and that are looked after here, get another leader. Fencing makes a false
+    /// alarm harmless.
+    pub fn on_peer_down(&mut self, ctx: &mut Ctx, slots: &mut Slots, node: NodeId) {
+        let led = |c: &Channel| {
+            c.controller.as_ref().is_some_and(|c| c.assignment.leader.is_some_and(|(r, _)| r.node == node))
+        };
+        self.elect_all(ctx, slots, led);
+    }
+
+    /// A process is there: what an older one of the same node led is led by nobody.
+    pub fn on_peer_up(&mut self, ctx: &mut Ctx, slots: &mut Slots, peer: PeerProcess) {
+        let orphaned = |c: &Channel| {
+            c.controller.as_ref().is_some_and(|c| {
+                c.assignment
+                    .leader
+                    .is_some_and(|(r, i)| r.node == peer.node && (r.store != peer.store || i != peer.incarnation))
+            })
+        };
+        self.elect_all(ctx, slots, orphaned);
+        let back = Replica { node: peer.node, store: peer.store };
+        let leading: Vec<u32> = self.slab.iter().filter(|(_, c)| c.leading).map(|(i, _)| i as u32).collect();
+        for index in leading {
+            self.step(ctx, slots, index, Input::PeerUp(back));
+        }
+    }
+
+    fn elect_all(&mut self, ctx: &mut Ctx, slots: &mut Slots, which: impl Fn(&Channel) -> bool) {
+        let due: Vec<u32> = self.slab.iter().filter(|(_, c)| which(c)).map(|(i, _)| i as u32).collect();
+        for index in due {
+            if let Some(c) = self.slab[index as usize].controller.as_mut() {
+                c.elect(ctx.now.mono);
+            }
+            self.drive(ctx, slots, index);
+        }
+    }
+
+    /// The slot is led elsewhere from now on: others look after its channels.
+    pub fn on_slot_lost(&mut self, ctx: &mut Ctx, slot: SlotId) {
+        let all: Vec<u32> = self.slab.iter().filter(|(_, c)| c.slot == slot).map(|(i, _)| i as u32).collect();
+        for index in all {
+            let channel = &mut self.slab[index as usize];
+            channel.controller = None;
+            channel.wanted = false;
+            channel.facts = Facts::Unknown;
+            if !channel.leading {
+                channel.refuse_all(ctx, &mut self.dedup);
+                self.fail_readers(ctx, index);
+            }
+        }
+    }
+}
+
+/// This node, and those that follow it in a ring that begins elsewhere for each channel.
+fn choose_voters(ctx: &Ctx, key: &ChannelKey) -> Vec<Replica> {
+    let me = ctx.replica();
+    let mut others: Vec<Replica> = ctx.config.replicas.iter().copied().filter(|r| *r != me).collect();
+    if !others.is_empty() {
+        let turn = crc32fast::hash(key.id.as_bytes()) as usize % others.len();
+        others.rotate_left(turn);
+    }
+    others.truncate(CHANNEL_REPLICAS - 1);
+    others.insert(0, me);
+    others
+}
