@@ -207,6 +207,9 @@ pub type Batch = SmallVec<[Bytes; 1]>;
 /// What one write holds, in this order.
 pub type Ops = SmallVec<[Op; 1]>;
 
+/// What one append adds to a log.
+pub type Items = SmallVec<[Item; 1]>;
+
 /// A part of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -214,7 +217,7 @@ pub enum Op {
         epoch: Epoch,
         voted_for: Option<Replica>,
     },
-    Append(Vec<Item>),
+    Append(Items),
     /// Keep the log up to here.
     Truncate(Position),
     /// The log begins after the snapshot; everything else is gone, unless it continues it (`keep_log`).

@@ -231,7 +231,7 @@ impl GroupCore {
                 }
             }
         }
-        self.persist([Op::Append(items)]);
+        self.persist([Op::Append(items.into())]);
     }
 
     /// More of the log is durable: the leader hears of it at once.

@@ -14,6 +14,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
+use smallvec::smallvec;
 
 /// A proposal in the log that is not committed.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +145,7 @@ impl GroupCore {
         self.forwarded_lost();
         if self.log.end().epoch < self.epoch {
             self.log.mark(self.epoch, mark_at);
-            self.persist([Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
+            self.persist([Op::Append(smallvec![Item::Mark { epoch: self.epoch, at: mark_at }])]);
         }
         let timing = self.config.timing;
         self.lead = Some(Box::new(Lead {
@@ -179,7 +180,7 @@ impl GroupCore {
         self.log.mark(self.epoch, mark_at);
         self.persist([
             Op::Hard { epoch: self.epoch, voted_for: None },
-            Op::Append(alloc::vec![Item::Mark { epoch: self.epoch, at: mark_at }]),
+            Op::Append(smallvec![Item::Mark { epoch: self.epoch, at: mark_at }]),
         ]);
         self.assigned.led = self.epoch;
         let (now, retry) = (self.now, self.config.timing.retry);
@@ -393,7 +394,7 @@ impl GroupCore {
     /// Appends entries of this epoch; returns the first and last index.
     pub(super) fn append(&mut self, bodies: impl ExactSizeIterator<Item = Body>) -> (u64, u64) {
         let first = self.log.end().index + 1;
-        let mut items = Vec::with_capacity(bodies.len());
+        let mut items = super::core::Items::with_capacity(bodies.len());
         let mut bytes = 0;
         for (index, body) in (first..).zip(bodies) {
             let entry = super::message::Entry { index, epoch: self.epoch, body };

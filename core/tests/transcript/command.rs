@@ -158,7 +158,7 @@ fn node(world: &mut World, words: &Words) {
             items.push(Item::Entry(Entry { index, epoch, body }));
         }
     }
-    let op = wukong_core::raft::core::Op::Append(items);
+    let op = wukong_core::raft::core::Op::Append(items.into());
     world.check.written(r, &op);
     stored.apply(&op);
     stored.epoch = Epoch(words.number("epoch").unwrap_or(stored.log.end().epoch.0));
