@@ -18,6 +18,7 @@ pub mod decode;
 pub mod detect;
 pub mod encode;
 pub mod frame;
+pub mod peer;
 pub mod text;
 
 pub use codes::{Flags, FrameKind, ReasonCode, Setting};
