@@ -42,6 +42,15 @@ impl Route<'_> {
     }
 }
 
+/// Whether there was credit for what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fits {
+    /// For as much as one frame takes.
+    All,
+    /// No: for less than so many bytes there is no use in trying again. 0: not known.
+    Needs(u64),
+}
+
 /// The link is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
@@ -255,14 +264,17 @@ impl Lane {
             *buf = BytesMut::with_capacity(room.max(limits::FRAME_CHUNK));
         }
         p::begin_frame(buf, class as u8, route.shard.0, &self.head(class, route));
-        let mut blocked = false;
-        let mut content = self.put_items(now, class, route, buf, counters, &mut blocked);
-        if rows && self.out[class as usize].queue.is_empty() {
-            content |= self.put_packs(now, buf, counters, &mut blocked);
+        let empty = buf.len();
+        let mut fits = self.put_items(class, route, buf, counters);
+        if fits == Fits::All && rows && self.out[class as usize].queue.is_empty() {
+            fits = self.put_packs(buf, counters);
         }
-        if !blocked {
-            self.out[class as usize].waits_since = Instant::NEVER;
+        let out = &mut self.out[class as usize];
+        match fits {
+            Fits::All => out.waits_since = Instant::NEVER,
+            Fits::Needs(bytes) => out.wait(now, bytes, counters),
         }
+        let content = buf.len() > empty;
         if !content && !owes {
             buf.clear();
             return Ok(None);
@@ -315,23 +327,21 @@ impl Lane {
         }
     }
 
-    /// Items from the front of the queue, as many as credit and the frame have room for. True: there are some.
+    /// Items from the front of the queue, as many as credit and the frame have room for.
     fn put_items(
         &mut self,
-        now: Instant,
         class: LinkClass,
         route: Route<'_>,
         buf: &mut BytesMut,
         counters: &mut LinkCounters,
-        blocked: &mut bool,
-    ) -> bool {
+    ) -> Fits {
         let out = &mut self.out[class as usize];
         let credit = out.credit(class);
         let (mut items, mut weight) = (0, 0);
-        while let Some(item) = out.queue.front() {
-            if buf.len() >= limits::LINK_FRAME_BYTES {
-                break;
-            }
+        let mut fits = Fits::All;
+        while let Some(item) = out.queue.front()
+            && buf.len() < limits::LINK_FRAME_BYTES
+        {
             let at = buf.len();
             let item = wire::item(item, route.replica());
             weight += item.weight();
@@ -346,26 +356,22 @@ impl Lane {
                 continue;
             }
             if buf.len() as u64 > credit {
-                let needs = if items == 0 { buf.len() as u64 } else { 0 };
+                fits = Fits::Needs(if items == 0 { buf.len() as u64 } else { 0 });
                 buf.truncate(at);
-                out.wait(now, needs, counters);
-                *blocked = true;
                 break;
             }
             out.pop();
             items += 1;
         }
         counters.items_out += items;
-        items > 0
+        fits
     }
 
     /// The rows of this step, if there is credit for them at their longest.
-    fn put_packs(&mut self, now: Instant, buf: &mut BytesMut, counters: &mut LinkCounters, blocked: &mut bool) -> bool {
-        let out = &mut self.out[LinkClass::Control as usize];
-        if out.credit(LinkClass::Control) < (buf.len() + limits::LINK_PACK_BYTES) as u64 {
-            out.wait(now, limits::LINK_PACK_BYTES as u64, counters);
-            *blocked = true;
-            return false;
+    fn put_packs(&mut self, buf: &mut BytesMut, counters: &mut LinkCounters) -> Fits {
+        let needs = (buf.len() + limits::LINK_PACK_BYTES) as u64;
+        if self.out[LinkClass::Control as usize].credit(LinkClass::Control) < needs {
+            return Fits::Needs(limits::LINK_PACK_BYTES as u64);
         }
         counters.items_out += (self.beats.len() + self.fetches.len()) as u64;
         if !self.beats.is_empty() {
@@ -374,7 +380,7 @@ impl Lane {
         if !self.fetches.is_empty() {
             p::put_fetches(buf, &self.fetches.pack(counters));
         }
-        true
+        Fits::All
     }
 
     /// A frame left that says how much arrived, and in class Control which lists did.

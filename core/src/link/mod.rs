@@ -147,7 +147,7 @@ counters! {
     items_in,
     /// Beats and fetches that went as rows of a pack.
     rows_packed,
-    /// Packs received that named a list which is here, or none.
+    /// Packs received that referred to a list which is here.
     digests_hit,
     digests_missed,
     lists_offered,

@@ -341,6 +341,7 @@ impl Unpacker {
                 self.missed = pack.base;
                 return Ok(());
             }
+            counters.digests_hit += 1;
             said(&pack.present, self.current.rows.len())?;
             let by = (pack.seq_advance, pack.beat_advance);
             for (_, row) in present(&pack.present, &self.current.rows) {
@@ -350,7 +351,6 @@ impl Unpacker {
         if !pack.keep {
             pack.rows.0.iter().try_for_each(|r| Row::of_wire(r).map(&mut each))?;
         }
-        counters.digests_hit += 1;
         Ok(())
     }
 
