@@ -1,4 +1,5 @@
-//! The client wire protocol (binary frames) as types that cannot be invalid, parsed once and written once.
+//! The client wire protocol (binary frames) as types that cannot be invalid, parsed once and written once; and in [`peer`] what
+//! nodes say to each other.
 //!
 //! - [`detect()`] chooses the protocol of a connection from its first bytes;
 //! - [`Decoder`] turns received chunks into [`Frame`]s without copying them;

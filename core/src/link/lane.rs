@@ -344,12 +344,12 @@ impl Lane {
         {
             let at = buf.len();
             let item = wire::item(item, route.replica());
-            weight += item.weight();
-            if weight > p::FRAME_ITEMS_MAX {
+            if weight + item.weight() > p::FRAME_ITEMS_MAX && items > 0 {
                 break;
             }
+            weight += item.weight();
             p::put_item(buf, &item);
-            if buf.len() - at > limits::LINK_ITEM_MAX {
+            if buf.len() - at > limits::LINK_ITEM_MAX || item.weight() > p::LOG_ITEMS_MAX {
                 buf.truncate(at);
                 out.pop();
                 counters.dropped_too_large += 1;
