@@ -119,7 +119,6 @@ fn idle_groups_cost_little() {
     let (a, b) = (pair.a.counters(), pair.b.counters());
     let frames = a.frames_out - before.0.frames_out + b.frames_out - before.1.frames_out;
     let bytes = a.bytes_out - before.0.bytes_out + b.bytes_out - before.1.bytes_out;
-    println!("64 groups led by one side: {frames} frames and {bytes} bytes in 10 s, both directions together");
     assert_eq!(frames, 200);
     assert_eq!(a.lists_offered + b.lists_offered, 2, "one list of beats, one of fetches");
     assert_eq!((a.digests_missed, b.digests_missed), (0, 0));

@@ -78,7 +78,7 @@ impl Wire {
     fn arrive(&mut self, class: LinkClass, n: usize) {
         for _ in 0..n {
             let Some(frame) = self.queues[class as usize].pop_front() else { return };
-            let items = self.pair.to_b(&frame);
+            let items = self.pair.b_gets(&frame);
             self.arrived[class as usize].extend(items);
         }
     }
@@ -86,7 +86,7 @@ impl Wire {
     fn credit(&mut self) {
         for (class, frame) in self.pair.frames_of_b() {
             assert_eq!(class, LinkClass::Control, "credit rides in small frames");
-            self.pair.to_a(&frame);
+            self.pair.a_gets(&frame);
         }
         self.flush();
     }
@@ -144,7 +144,7 @@ fn credit_itself_needs_none() {
     }
     let sent = pair.a.counters().items_out;
     for (from_a, frame) in held {
-        if from_a { drop(pair.to_b(&frame)) } else { drop(pair.to_a(&frame)) }
+        if from_a { drop(pair.b_gets(&frame)) } else { drop(pair.a_gets(&frame)) }
     }
     pair.exchange();
     assert!(pair.a.counters().items_out > sent, "what waited has left");

@@ -76,13 +76,13 @@ impl Pair {
         frames(&mut self.b, self.now)
     }
 
-    pub fn to_b(&mut self, frame: &Bytes) -> Vec<Item> {
+    pub fn b_gets(&mut self, frame: &Bytes) -> Vec<Item> {
         let mut items = Vec::new();
         self.b.receive(A, Incarnation(1), frame, &mut items).expect("a frame of our own");
         items
     }
 
-    pub fn to_a(&mut self, frame: &Bytes) -> Vec<Item> {
+    pub fn a_gets(&mut self, frame: &Bytes) -> Vec<Item> {
         let mut items = Vec::new();
         self.a.receive(B, Incarnation(1), frame, &mut items).expect("a frame of our own");
         items
@@ -96,8 +96,8 @@ impl Pair {
             if from_a.is_empty() && from_b.is_empty() {
                 return (at_a, at_b);
             }
-            from_a.iter().for_each(|(_, f)| at_b.extend(self.to_b(f)));
-            from_b.iter().for_each(|(_, f)| at_a.extend(self.to_a(f)));
+            from_a.iter().for_each(|(_, f)| at_b.extend(self.b_gets(f)));
+            from_b.iter().for_each(|(_, f)| at_a.extend(self.a_gets(f)));
         }
     }
 }

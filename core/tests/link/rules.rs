@@ -123,8 +123,8 @@ fn frames_for_others_are_dropped_and_counted() {
     assert_eq!(later.counters().frames_old_sender, 2, "a newer process of that store is known");
     assert_eq!(alone.counters().frames_not_up, 1);
     assert_eq!(other_shard.counters().frames_misrouted, 1);
-    assert_eq!(pair.to_b(&frame), [beat(1, 1, 1)]);
-    assert_eq!(pair.to_b(&frame), []);
+    assert_eq!(pair.b_gets(&frame), [beat(1, 1, 1)]);
+    assert_eq!(pair.b_gets(&frame), []);
     assert_eq!(pair.b.counters().frames_stale, 1);
 }
 
@@ -145,7 +145,7 @@ fn unknown_kinds_are_refused_and_unknown_fields_are_skipped() {
     let frame = pair.frames_of_a().remove(0).1;
     let mut longer = BytesMut::from(&frame[..]);
     longer.put_slice(&[0xC2, 0x3E, 3, 1, 2, 3]);
-    assert_eq!(pair.to_b(&longer.freeze()), [beat(1, 1, 1)], "field 1000 means nothing here");
+    assert_eq!(pair.b_gets(&longer.freeze()), [beat(1, 1, 1)], "field 1000 means nothing here");
 
     let mut read = decode_frame(&frame).expect("ours");
     read.head.seq += 1;
@@ -289,7 +289,7 @@ fn a_list_that_is_missed_is_sent_again() {
     pair.send(round(2));
     let frame = pair.frames_of_a().remove(0).1;
     assert!(frame.len() < 120, "a digest, not ten beats: {} bytes", frame.len());
-    assert_eq!(pair.to_b(&frame), []);
+    assert_eq!(pair.b_gets(&frame), []);
     assert_eq!(pair.b.counters().digests_missed, 1);
     let (_, nothing) = pair.exchange();
     assert_eq!(nothing, []);
