@@ -269,6 +269,30 @@ fn a_link_without_credit_for_long_is_reset() {
     assert_eq!(pair.a.deadline(), Instant::NEVER);
 }
 
+/// What a peer says of an older session of mine gives no credit to the newer one.
+#[test]
+fn credit_belongs_to_a_session() {
+    let mut pair = Pair::new();
+    let fill = |pair: &mut Pair| {
+        (0..14).for_each(|i| pair.send([data(1, i, limits::PAYLOAD_MAX)]));
+        [pair.frames_of_a(), pair.frames_of_a()].concat()
+    };
+    for (_, frame) in fill(&mut pair) {
+        pair.b_gets(&frame);
+    }
+    let credit = pair.frames_of_b().remove(0).1;
+    pair.a.up(process(B, 1, 1));
+    let second = fill(&mut pair);
+    pair.a_gets(&credit);
+    assert_eq!(pair.frames_of_a(), [], "the window of this session is full");
+    for (_, frame) in second {
+        pair.b_gets(&frame);
+    }
+    let credit = pair.frames_of_b().remove(0).1;
+    pair.a_gets(&credit);
+    assert_eq!(pair.frames_of_a().len(), 1);
+}
+
 /// A peer that keeps another list than it is asked for says so, delivers nothing wrong, and is sent everything.
 #[test]
 fn a_list_that_is_missed_is_sent_again() {
