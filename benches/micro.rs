@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use wukong_benches::counting::{Counting, count};
 use wukong_benches::world::{World, pairs};
+use wukong_core::ids::{Epoch, Incarnation, NodeId, PeerProcess, Position, ShardId, SlotId, StoreId};
+use wukong_core::link::{self, Links, WIRE};
+use wukong_core::raft::config::Replica;
+use wukong_core::raft::message::{Body, Entry, Envelope, Item, Message};
 use wukong_proto::{Flags, Recv, Send, Text, decode_one, encode_recv, encode_send};
 use wukong_runtime::client::crypto::Keys;
 use wukong_runtime::client::session::{recv_signature, send_signature};
@@ -34,6 +38,51 @@ fn keys() -> Keys {
     let other = [9; 32].into();
     let public = wukong_runtime::client::crypto::public_key(&other);
     Keys::derive(&secret, &public, "0123456789abcdef").expect("usable keys")
+}
+
+/// A frame with items of the log, from the queue of one node to the items that the other one is handed.
+fn link() {
+    let end = |node: u16| Replica { node: NodeId(node), store: StoreId(u128::from(node)) };
+    let links = |node: u16| {
+        let mut links = Links::new(end(node), Incarnation(1), 7, 1, ShardId(0));
+        let Replica { node, store } = end(3 - node);
+        links.up(PeerProcess { node, store, incarnation: Incarnation(1), shards: 1, wire: WIRE });
+        links
+    };
+    let body = Body::Data(Bytes::from(vec![0x5A; 300]));
+    let entry = |index| Item::Entry(Entry { index, epoch: Epoch(1), body: body.clone() });
+    let envelope = Envelope {
+        from: end(1),
+        to: end(2),
+        from_incarnation: Incarnation(1),
+        epoch: Epoch(1),
+        message: Message::Items {
+            prev: Position::default(),
+            items: (1..65).map(entry).collect(),
+            hw: 0,
+            leader_last: 64,
+            fetch_seq: 1,
+        },
+    };
+    let item = link::Item::Group { group: link::Group::Slot(SlotId(0)), envelope };
+    let (mut from, to, mut out) = (links(1), links(2), Vec::new());
+    from.send(NodeId(2), SlotId(0), item.clone());
+    from.flush(Default::default(), &mut out);
+    let Some(link::Output::Frame { frame, .. }) = out.pop() else { panic!("a frame") };
+    time("queue and encode", || {
+        // A fresh copy: nobody credits what it sends.
+        let mut from = from.clone();
+        from.send(NodeId(2), SlotId(0), item.clone());
+        from.flush(Default::default(), &mut out);
+        drop(black_box(out.pop()));
+    });
+    let mut items = Vec::new();
+    time("decode", || {
+        items.clear();
+        to.clone().receive(NodeId(1), Incarnation(1), black_box(&frame), &mut items).expect("our own");
+    });
+    assert_eq!(items, [item]);
+    println!("{:<34} {:>10} bytes", "frame", frame.len());
 }
 
 fn main() {
@@ -92,6 +141,9 @@ fn main() {
     });
     let frame = out.clone().freeze();
     time("decode RECV", || drop(black_box(decode_one(black_box(&frame), 5))));
+
+    println!("link between two nodes, 64 entries of 300 bytes");
+    link();
 
     println!("one shard, its time alone, per message");
     for per_round in [1_usize, 10, 100, 1000] {

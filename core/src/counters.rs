@@ -1,12 +1,12 @@
 //! Counts of what a shard did, each with a stable name.
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Monotonic counts since the shard started.
+    ($(#[$about:meta])* $counters:ident: $($(#[$doc:meta])* $name:ident,)*) => {
+        $(#[$about])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        pub struct $counters { $($(#[$doc])* pub $name: u64,)* }
 
-        impl Counters {
+        impl $counters {
             /// Names and values, in declaration order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
@@ -14,8 +14,11 @@ macro_rules! counters {
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
+    /// Monotonic counts since the shard started.
+    Counters:
     inputs,
     connections_opened,
     connections_closed,

@@ -20,6 +20,7 @@ pub mod flight;
 pub mod ids;
 pub mod input;
 pub mod limits;
+pub mod link;
 pub mod map;
 pub mod mutants;
 pub mod note;

@@ -139,6 +139,41 @@ pub const CONVERSATIONS_MAX: u32 = 10_000;
 /// Largest RECV: setting, seven texts' lengths, ids, and the base64 of the padded ciphertext.
 pub const RECV_OVERHEAD_MAX: usize = 64 * KIB;
 
+/// Bytes under way to one shard of a peer, per class (cluster-and-raft 4.21). They bound what a receiver that lags has to keep.
+/// Control never fills it: idle groups use some 100 bytes a beat, a fence of 10,000 channels 1 MiB.
+pub const LINK_CONTROL_WINDOW: usize = 4 * MIB;
+/// Two frames, so that one is on the wire while the other is handled: 800 MB/s at 10 ms there and back.
+pub const LINK_DATA_WINDOW: usize = 8 * MIB;
+/// Snapshots may be slow: one item is under way while the next is read.
+pub const LINK_BULK_WINDOW: usize = 2 * MIB;
+/// Bytes waiting for credit, estimated. Control beyond it: the link is broken and reset.
+pub const LINK_CONTROL_QUEUE_MAX: usize = 4 * MIB;
+/// The same for Data: the oldest are dropped. Its producers have one answer under way per group and follower.
+pub const LINK_DATA_QUEUE_MAX: usize = 16 * MIB;
+/// The same for Bulk: the oldest are dropped.
+pub const LINK_BULK_QUEUE_MAX: usize = 4 * MIB;
+/// No item is added to a frame that is longer.
+pub const LINK_FRAME_BYTES: usize = 4 * MIB;
+/// One item, encoded: beyond it dropped. A fetch (1 MiB, or one entry) and its header fit, a snapshot's chunk must.
+pub const LINK_ITEM_MAX: usize = 3 * MIB / 2;
+/// Control credit that the packed beats and fetches of one step may need: below it they wait.
+pub const LINK_PACK_BYTES: usize = 256 * KIB;
+/// Nothing was credited for this long although something waits: the link is broken and reset.
+pub const LINK_STALL: Duration = Duration::from_secs(10);
+/// Bytes of a channel's id in a peer's message: beyond it the frame is refused.
+pub const LINK_CHANNEL_ID_MAX: usize = 512;
+
+const _: () = {
+    use wukong_proto::peer::{FRAME_MAX, PACK_ROWS_MAX};
+    assert!(LINK_ITEM_MAX + 64 * KIB <= LINK_BULK_WINDOW, "every item fits an empty window");
+    assert!(LINK_FRAME_BYTES + LINK_ITEM_MAX + LINK_PACK_BYTES <= FRAME_MAX);
+    assert!(LINK_FRAME_BYTES <= LINK_DATA_WINDOW && LINK_CONTROL_WINDOW >= 2 * LINK_PACK_BYTES);
+    // A fetch row takes at most 97 bytes, and both packs may be full.
+    assert!(2 * (PACK_ROWS_MAX * (97 + 1) + KIB) <= LINK_PACK_BYTES);
+    assert!(APPEND_BYTES_MAX + 256 * KIB <= LINK_ITEM_MAX);
+    assert!(CHANNEL_ID_MAX < LINK_CHANNEL_ID_MAX);
+};
+
 const _: () = {
     let ciphertext = 16 * (PAYLOAD_MAX / 16 + 1);
     assert!(4 * ciphertext.div_ceil(3) + RECV_OVERHEAD_MAX <= wukong_proto::FRAME_BODY_MAX);

@@ -1,4 +1,5 @@
-//! The client wire protocol (binary frames) as types that cannot be invalid, parsed once and written once.
+//! The client wire protocol (binary frames) as types that cannot be invalid, parsed once and written once; and in [`peer`] what
+//! nodes say to each other.
 //!
 //! - [`detect()`] chooses the protocol of a connection from its first bytes;
 //! - [`Decoder`] turns received chunks into [`Frame`]s without copying them;
@@ -18,6 +19,7 @@ pub mod decode;
 pub mod detect;
 pub mod encode;
 pub mod frame;
+pub mod peer;
 pub mod text;
 
 pub use codes::{Flags, FrameKind, ReasonCode, Setting};
