@@ -108,7 +108,7 @@ fn entries_are_not_copied_on_arrival() {
     let prev = Position { epoch: Epoch(12), index: 0 };
     let mut cost = Count::default();
     for _ in 0..20 {
-        let items = Message::Items { prev, items: items.clone(), hw: 0, leader_last: 64, fetch_seq: 1 };
+        let items = Message::Items { prev, items: items.clone(), hw: 0, distributed: 0, leader_last: 64, fetch_seq: 1 };
         pair.send(1, 3, items);
         cost = count(|| assert_eq!(pair.exchange(1), 1)).1;
         pair.beat(2, 1);

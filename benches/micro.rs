@@ -60,6 +60,7 @@ fn link() {
             prev: Position::default(),
             items: (1..65).map(entry).collect(),
             hw: 0,
+            distributed: 0,
             leader_last: 64,
             fetch_seq: 1,
         },

@@ -239,7 +239,7 @@ impl World {
             }
             Output::Close { conn, reason } => panic!("connection {conn} was closed: {reason:?}"),
             Output::Mail { .. } => panic!("one shard sends no mail"),
-            Output::Answer { .. } | Output::PeerFrame { .. } | Output::Note(_) => {}
+            Output::Answer { .. } | Output::PeerFrame { .. } | Output::PeerReset { .. } | Output::Note(_) => {}
         }
     }
 

@@ -3,10 +3,11 @@
 use crate::counters::Counters;
 use crate::error::StoreFault;
 use crate::event::mail::{Mail, Reply, Work, WorkClass};
-use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, SlotId, StoreId};
+use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, OpId, PeerProcess, ShardId, SlotId, StoreId, slot_of};
 use crate::input::Completion;
 use crate::limits;
-use crate::map::{BTreeMap, BTreeSet, Map, hasher};
+use crate::link::{self, Group, Item, Links};
+use crate::map::{BTreeSet, Map, hasher};
 use crate::mutants::Mutant;
 use crate::note::Note;
 use crate::output::{Effect, Output, PersistClass};
@@ -140,8 +141,10 @@ pub struct Ctx {
     /// Mail to this shard itself, handled within the turn.
     pub local: VecDeque<Mail>,
     pub run: VecDeque<RunKey>,
-    /// Processes to which a link is open.
-    pub peers: BTreeMap<NodeId, PeerProcess>,
+    pub links: Links,
+    /// What the frame at hand holds; kept for its memory.
+    pub link_items: Vec<Item>,
+    link_out: Vec<link::Output>,
     /// Outputs of the replica that is being stepped; kept for its memory.
     pub raft_out: VecDeque<crate::raft::core::Output>,
     /// For election jitter.
@@ -172,6 +175,8 @@ impl Ctx {
             Account { credit: config.mail_credit.min(max), ..Account::default() }
         });
         let accounts = alloc::vec![account; usize::from(config.shards)];
+        let me = Replica { node: config.node, store: boot.store };
+        let links = Links::new(me, boot.incarnation, config.cluster, config.shards, config.shard);
         Self {
             config,
             store: boot.store,
@@ -181,7 +186,9 @@ impl Ctx {
             halted: false,
             local: VecDeque::new(),
             run: VecDeque::new(),
-            peers: BTreeMap::new(),
+            links,
+            link_items: Vec::new(),
+            link_out: Vec::new(),
             raft_out: VecDeque::new(),
             jitter,
             dirty_conns: Vec::new(),
@@ -245,17 +252,44 @@ impl Ctx {
     }
 
     /// A message of a replica to another one. It may be lost.
-    pub fn post(&mut self, _slot: SlotId, _channel: Option<(&ChannelKey, u64)>, _envelope: Envelope) {}
+    pub fn post(&mut self, slot: SlotId, channel: Option<(&ChannelKey, u64)>, envelope: Envelope) {
+        let group = channel
+            .map_or(Group::Slot(slot), |(channel, generation)| Group::Channel { channel: channel.clone(), generation });
+        self.links.send(envelope.to.node, slot, Item::Group { group, envelope });
+    }
 
-    pub fn post_assign(&mut self, _to: Replica, _channel: &ChannelKey, _assignment: Arc<Assignment>) {}
+    pub fn post_assign(&mut self, to: Replica, channel: &ChannelKey, assignment: Arc<Assignment>) {
+        let slot = slot_of(&channel.id, self.config.slots);
+        self.links.send(to.node, slot, Item::Assign { channel: channel.clone(), assignment });
+    }
 
-    pub fn post_handover(&mut self, _leader: Replica, _channel: &ChannelKey, _generation: u64, _target: Replica) {}
+    pub fn post_handover(&mut self, leader: Replica, channel: &ChannelKey, generation: u64, target: Replica) {
+        let slot = slot_of(&channel.id, self.config.slots);
+        self.links.send(leader.node, slot, Item::Handover { channel: channel.clone(), generation, target });
+    }
 
-    pub fn post_report(&mut self, _to: Replica, _channel: &ChannelKey, _generation: u64, _report: Report) {}
+    pub fn post_report(&mut self, to: Replica, channel: &ChannelKey, generation: u64, report: Report) {
+        let slot = slot_of(&channel.id, self.config.slots);
+        let from = self.replica();
+        self.links.send(to.node, slot, Item::Report { channel: channel.clone(), generation, from, report });
+    }
 
     /// The process of a node to which a link is open.
     pub fn peer(&self, node: NodeId) -> Option<&PeerProcess> {
-        self.peers.get(&node)
+        self.links.process(node)
+    }
+
+    /// What was said to peers since the last drain leaves, as far as there is credit.
+    pub fn flush_links(&mut self) {
+        let mut out = core::mem::take(&mut self.link_out);
+        self.links.flush(self.now.mono, &mut out);
+        for output in out.drain(..) {
+            self.push(match output {
+                link::Output::Frame { to, class, frame } => Output::PeerFrame { to, class, frame },
+                link::Output::Reset { node, incarnation } => Output::PeerReset { to: node, incarnation },
+            });
+        }
+        self.link_out = out;
     }
 
     // ---- outputs
@@ -408,7 +442,13 @@ impl Ctx {
     }
 
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
-        self.timers.first().map(|(at, t)| (*at, t.kind()))
+        let timer = self.timers.first().map(|(at, t)| (*at, t.kind()));
+        let link = self.links.deadline().max(self.now.mono);
+        match timer {
+            Some((at, _)) if at <= link => timer,
+            _ if link == Instant::NEVER => timer,
+            _ => Some((link, TimerKind::Link)),
+        }
     }
 
     /// The next timer that is due, removed.

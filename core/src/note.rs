@@ -39,6 +39,11 @@ pub enum Note {
         slot: SlotId,
         alarm: crate::raft::core::Alarm,
     },
+    /// A peer sent what cannot be read; its link is reset.
+    PeerBroken {
+        node: crate::ids::NodeId,
+        error: crate::link::FrameError,
+    },
     SlotStopped {
         slot: SlotId,
         why: &'static str,

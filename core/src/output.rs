@@ -2,7 +2,7 @@
 
 use crate::api::ApiAnswer;
 use crate::event::mail::Mail;
-use crate::ids::{CallId, ConnId, LinkClass, NodeId, OpId, ShardId};
+use crate::ids::{CallId, ConnId, Incarnation, LinkClass, NodeId, OpId, ShardId};
 use crate::note::Note;
 use crate::store::{Load, WriteBatch};
 use bytes::Bytes;
@@ -82,6 +82,11 @@ pub enum Output {
         class: LinkClass,
         frame: Bytes,
     },
+    /// The link to this process is of no use: close it, and open another one.
+    PeerReset {
+        to: NodeId,
+        incarnation: Incarnation,
+    },
     Note(Note),
 }
 
@@ -107,6 +112,7 @@ impl Output {
             Self::Start { effect: Effect::Load(_), .. } => Lane::Load,
             Self::Answer { .. } => Lane::Answer,
             Self::PeerFrame { to, class, .. } => Lane::Peer(*to, *class),
+            Self::PeerReset { to, .. } => Lane::Peer(*to, LinkClass::Control),
             Self::Note(_) => Lane::Note,
         }
     }

@@ -8,18 +8,21 @@ use crate::counters::Counters;
 use crate::ctx::{Ctx, Done, LoadWaiter, PersistWaiter, RunKey, Timer};
 use crate::error::{BootError, Refusal, StoreFault};
 use crate::event::mail::{Mail, Reply, Work, WorkClass};
-use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, ShardId, StoreId, slot_of};
+use crate::ids::{ChannelKey, ConnId, Incarnation, NodeId, PeerProcess, ShardId, StoreId, slot_of};
 use crate::input::{Completion, Input};
 use crate::limits;
+use crate::link::{Group, Item};
 use crate::note::Note;
 use crate::output::Output;
 use crate::pusher::Pusher;
 use crate::raft::config::Replica;
+use crate::raft::core as raft;
 use crate::rng::{Seed, Stream};
 use crate::store::Found;
 use crate::time::{Instant, Now};
 use crate::user::Users;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use wukong_proto::Text;
 
 /// What the operator chose. Equal on all shards of a node but for `shard`.
@@ -39,6 +42,8 @@ pub struct ShardConfig {
     pub dedup_bytes_max: usize,
     /// The replicas of every slot, this one among them. Empty: this process alone.
     pub replicas: Vec<Replica>,
+    /// Names the cluster: frames of another one are dropped.
+    pub cluster: u128,
     /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
     pub mail_credit: usize,
     /// The planted bug of this run.
@@ -58,6 +63,7 @@ impl Default for ShardConfig {
             overlay_rows_max: crate::limits::OVERLAY_ROWS_MAX,
             dedup_bytes_max: crate::limits::DEDUP_BYTES_MAX,
             replicas: Vec::new(),
+            cluster: 0,
             mail_credit: crate::limits::MAIL_CREDIT,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -93,6 +99,8 @@ pub enum TimerKind {
     Retry,
     Channel,
     Slot,
+    /// Frames that wait for credit, or credit that is owed.
+    Link,
     Call,
     Stop,
 }
@@ -174,8 +182,9 @@ impl Shard {
                     self.ctx.push(Output::Answer { call, answer });
                 }
             }
-            // Every slot has one voter so far: there is nobody to talk to.
-            Input::PeerUp { .. } | Input::PeerDown { .. } | Input::PeerFrame { .. } => {}
+            Input::PeerUp { peer } => self.on_peer_up(peer),
+            Input::PeerDown { node, incarnation } => self.on_peer_down(node, incarnation),
+            Input::PeerFrame { node, incarnation, frame } => self.on_peer_frame(node, incarnation, &frame),
             Input::Deadline => self.on_deadline(),
             Input::Stop => self.begin_stop(),
         }
@@ -191,6 +200,7 @@ impl Shard {
             self.channels.flush(&mut self.ctx, &mut self.slots);
             self.conns.flush(&mut self.ctx);
             self.ctx.flush_credit_out();
+            self.ctx.flush_links();
             self.ctx.flush_store();
         }
         self.ctx.pop()
@@ -304,6 +314,55 @@ impl Shard {
         self.drain_slots();
     }
 
+    fn on_peer_up(&mut self, peer: PeerProcess) {
+        self.ctx.links.up(peer);
+        let Self { ctx, channels, slots, .. } = self;
+        slots.on_peer_up(ctx, peer);
+        channels.on_peer_up(ctx, slots, peer);
+        self.drain_slots();
+    }
+
+    fn on_peer_down(&mut self, node: NodeId, incarnation: Incarnation) {
+        self.ctx.links.down(node, incarnation);
+        let Self { ctx, channels, slots, .. } = self;
+        channels.on_peer_down(ctx, slots, node);
+        self.drain_slots();
+    }
+
+    fn on_peer_frame(&mut self, node: NodeId, incarnation: Incarnation, frame: &Bytes) {
+        let mut items = core::mem::take(&mut self.ctx.link_items);
+        if let Err(error) = self.ctx.links.receive(node, incarnation, frame, &mut items) {
+            self.ctx.note(Note::PeerBroken { node, error });
+        }
+        for item in items.drain(..) {
+            self.on_item(item);
+        }
+        self.ctx.link_items = items;
+        self.drain_slots();
+    }
+
+    fn on_item(&mut self, item: Item) {
+        let Self { ctx, channels, slots, .. } = self;
+        match item {
+            Item::Group { group: Group::Slot(slot), envelope } => slots.on_peer(ctx, slot, envelope),
+            Item::Group { group: Group::Channel { channel, generation }, envelope } => {
+                channels.on_peer(ctx, slots, &channel, generation, raft::Input::Message(envelope));
+            }
+            Item::Assign { channel, assignment } => {
+                let generation = assignment.generation;
+                channels.on_peer(ctx, slots, &channel, generation, raft::Input::Assign(assignment));
+            }
+            Item::Handover { channel, generation, target } => {
+                channels.on_peer(ctx, slots, &channel, generation, raft::Input::Handover { target });
+            }
+            Item::Report { channel, generation, from, report } => {
+                channels.on_report(ctx, slots, &channel, generation, from, report);
+            }
+            // Who is alive the links say; load is for placement, which is not decided here yet.
+            Item::Ping(_) => {}
+        }
+    }
+
     fn on_completed(&mut self, op: crate::ids::OpId, completion: Completion) {
         match self.ctx.complete(op, completion) {
             Done::Persisted(waiters) => waiters.into_iter().for_each(|w| self.on_persisted(w)),
@@ -371,6 +430,9 @@ impl Shard {
 
     /// Tells whoever waited for slot commands what they did.
     fn drain_slots(&mut self) {
+        for slot in core::mem::take(&mut self.slots.lost) {
+            self.channels.on_slot_lost(&mut self.ctx, slot);
+        }
         while let Some((waiter, outcome)) = self.slots.done.pop_front() {
             let Self { ctx, users, channels, slots, calls, .. } = self;
             match waiter {
@@ -408,6 +470,7 @@ impl Shard {
                     self.conns.stop(&mut self.ctx, true);
                 }
             }
+            self.drain_slots();
         }
     }
 
@@ -495,6 +558,17 @@ impl<'a> ShardView<'a> {
     #[must_use]
     pub fn channel(&self, key: &ChannelKey) -> Option<(u64, u64)> {
         self.shard.channels.look(key)
+    }
+
+    /// Whether a slot of this shard is led by it and serves; None: it belongs to another shard.
+    #[must_use]
+    pub fn slot_served(&self, slot: crate::ids::SlotId) -> Option<bool> {
+        self.shard.slots.hosts(slot).then(|| self.shard.slots.leads(slot))
+    }
+
+    #[must_use]
+    pub fn link_counters(&self) -> &'a crate::link::LinkCounters {
+        self.shard.ctx.links.counters()
     }
 
     #[must_use]

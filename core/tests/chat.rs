@@ -106,7 +106,7 @@ impl World {
                     Output::Start { op, effect: Effect::Load(load) } => self.loads.push_back((op, load)),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     Output::Mail { .. } => panic!("one shard sends no mail"),
-                    Output::PeerFrame { .. } => panic!("one node has no peers"),
+                    Output::PeerFrame { .. } | Output::PeerReset { .. } => panic!("one node has no peers"),
                     Output::Note(_) => {}
                 }
             }

@@ -111,6 +111,10 @@ impl Trace {
                 self.num(*class as u64);
                 self.bytes(frame);
             }
+            Output::PeerReset { to, incarnation } => {
+                self.two(20, u64::from(to.0));
+                self.num(incarnation.0);
+            }
             Output::Note(_) => self.num(16),
         }
     }

@@ -5,7 +5,7 @@ use super::command::{Command, Outcome};
 use super::overlay::Overlay;
 use crate::ctx::{Ctx, LoadWaiter, PersistWaiter, Timer};
 use crate::error::StoreFault;
-use crate::ids::{SlotId, shard_of};
+use crate::ids::{PeerProcess, SlotId, shard_of};
 use crate::limits;
 use crate::map::BTreeMap;
 use crate::mutants::Mutant;
@@ -14,6 +14,7 @@ use crate::output::PersistClass;
 use crate::raft::config::Replica;
 use crate::raft::core::{GroupCore, Input};
 use crate::raft::journal::Token;
+use crate::raft::message::Envelope;
 use crate::store::rows::{Applied, Counter, Format};
 use crate::store::{Family, Found, Query, keys};
 use crate::time::Instant;
@@ -166,6 +167,12 @@ impl Slots {
         self.slots.get(&id.0)?.group.as_ref()?.leader()
     }
 
+    /// Whether it is a slot of this shard.
+    #[must_use]
+    pub fn hosts(&self, id: SlotId) -> bool {
+        self.slots.contains_key(&id.0)
+    }
+
     /// Its log and counters are read.
     #[must_use]
     pub fn hydrated(&self, id: SlotId) -> bool {
@@ -209,6 +216,19 @@ impl Slots {
         let row = Counter { value: slot.next_channel_no };
         ctx.batch().put_with(Family::Raft, &keys::single(id, keys::table::NEXT_CHANNEL_NO), |out| row.encode(out));
         no
+    }
+
+    /// A message of another replica of a slot.
+    pub fn on_peer(&mut self, ctx: &mut Ctx, id: SlotId, envelope: Envelope) {
+        self.step(ctx, id.0, Input::Message(envelope));
+    }
+
+    /// A process is reachable again.
+    pub fn on_peer_up(&mut self, ctx: &mut Ctx, peer: PeerProcess) {
+        let back = Replica { node: peer.node, store: peer.store };
+        for id in self.slots.keys().copied().collect::<Vec<_>>() {
+            self.step(ctx, id, Input::PeerUp(back));
+        }
     }
 
     /// A write of the slot's group is durable.

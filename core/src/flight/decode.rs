@@ -207,6 +207,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let overlay_rows_max = r.varint()? as usize;
     let dedup_bytes_max = r.varint()? as usize;
     let mail_credit = r.varint()? as usize;
+    let cluster = u128::from_be_bytes(r.array()?);
     let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
     let incarnation = Incarnation(r.varint()?);
@@ -233,6 +234,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         dedup_bytes_max,
         mail_credit,
         replicas,
+        cluster,
         #[cfg(feature = "mutants")]
         mutant: None,
     };

@@ -94,6 +94,7 @@ fn said(said: Said) -> Result<Message, FrameError> {
             prev: position(m.prev),
             items: m.items.0.into_iter().map(log_item).collect::<Result<_, _>>()?,
             hw: m.hw,
+            distributed: m.distributed,
             leader_last: m.leader_last,
             fetch_seq: m.fetch_seq,
         },

@@ -64,13 +64,13 @@ fn said(message: &Message) -> Said {
         }),
         Message::Beat { seq, hw } => Said::Beat(p::Beat { seq: *seq, hw: *hw }),
         Message::Fetch(fetch) => Said::Fetch(self::fetch(fetch)),
-        Message::Items { prev, items, hw, leader_last, fetch_seq } => Said::Items(p::Items {
+        Message::Items { prev, items, hw, distributed, leader_last, fetch_seq } => Said::Items(p::Items {
             prev: position(*prev),
             items: p::List(items.iter().map(log_item).collect()),
             hw: *hw,
             leader_last: *leader_last,
             fetch_seq: *fetch_seq,
-            distributed: 0,
+            distributed: *distributed,
         }),
         Message::Diverged { req_pos, keep } => {
             Said::Diverged(p::Diverged { req_pos: position(*req_pos), keep: position(*keep) })

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wukong_core::api::{ApiAnswer, ApiRequest, MessageSync};
 use wukong_core::error::StoreFault;
 use wukong_core::event::mail::Mail;
-use wukong_core::ids::{CallId, ConnId, Incarnation, OpId, ShardId, StoreId, shard_of, slot_of};
+use wukong_core::ids::{CallId, ConnId, Incarnation, NodeId, OpId, ShardId, StoreId, shard_of, slot_of};
 use wukong_core::rng::Seed;
 use wukong_core::store::{Family, Load, Snapshot, Write, WriteBatch, answer};
 use wukong_core::time::{Instant, Now, WallTime};
@@ -99,7 +99,8 @@ struct Client {
 pub struct Node {
     pub shards: Vec<Option<Shard>>,
     pub config: ShardConfig,
-    incarnation: u64,
+    pub store: StoreId,
+    pub incarnation: u64,
     pub disk: Disk,
     pub now: Now,
     /// Writes are kept until [`Node::sync_one`], in the order in which they started.
@@ -116,6 +117,10 @@ pub struct Node {
     pub mail: BTreeMap<(usize, usize), VecDeque<Mail>>,
     /// Rows of this family and key prefix cannot be read.
     pub unreadable: Option<(Family, Vec<u8>)>,
+    /// Frames for other nodes, in the order in which they left.
+    pub frames: VecDeque<(NodeId, Bytes)>,
+    /// Nodes whose link is to be closed.
+    pub resets: Vec<NodeId>,
     clients: BTreeMap<u64, Client>,
     pub closed: BTreeMap<u64, CloseReason>,
     pub answers: Vec<ApiAnswer>,
@@ -139,6 +144,7 @@ impl Node {
     pub fn cold(disk: Disk, incarnation: u64, config: ShardConfig, wall_ms: u64) -> Self {
         Self {
             shards: (0..config.shards).map(|_| None).collect(),
+            store: StoreId(7),
             config,
             incarnation,
             disk,
@@ -152,6 +158,8 @@ impl Node {
             hold_mail: false,
             mail: BTreeMap::new(),
             unreadable: None,
+            frames: VecDeque::new(),
+            resets: Vec::new(),
             clients: BTreeMap::new(),
             closed: BTreeMap::new(),
             answers: Vec::new(),
@@ -160,8 +168,9 @@ impl Node {
     }
 
     pub fn boot(&mut self, shard: usize) {
-        let boot = Boot { store: StoreId(7), incarnation: Incarnation(self.incarnation) };
-        let seed = Seed { keys: [1 + shard as u8; 32], jitter: [101 + shard as u8; 32] };
+        let boot = Boot { store: self.store, incarnation: Incarnation(self.incarnation) };
+        let jitter = [101 + shard as u8 + 16 * self.store.0 as u8; 32];
+        let seed = Seed { keys: [1 + shard as u8; 32], jitter };
         let config = ShardConfig { shard: ShardId(shard as u8), ..self.config.clone() };
         self.shards[shard] = Some(Shard::new(config, boot, seed, self.now).unwrap());
         self.run();
@@ -272,7 +281,8 @@ impl Node {
                 self.loads.push_back((s, op, load));
             }
             Output::Answer { answer, .. } => self.answers.push(answer),
-            Output::PeerFrame { .. } => panic!("one node has no peers"),
+            Output::PeerFrame { to, frame, .. } => self.frames.push_back((to, frame)),
+            Output::PeerReset { to, .. } => self.resets.push(to),
             Output::Note(_) => {}
         }
     }

@@ -293,7 +293,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                     }
                 }
                 // No links yet: a frame that is lost is repeated.
-                Output::PeerFrame { .. } => {}
+                Output::PeerFrame { .. } | Output::PeerReset { .. } => {}
                 Output::Note(note) => self.note(&note),
             }
         }

@@ -349,7 +349,7 @@ impl<M: Machine> World<M> {
             Output::Start { op, effect: Effect::Persist { batch, class } } => self.persist(shard, op, &batch, class),
             Output::Start { op, effect: Effect::Load(load) } => self.load(shard, op, load),
             Output::Answer { call, answer } => self.answered(call, answer),
-            Output::PeerFrame { .. } => panic!("one node has no peers"),
+            Output::PeerFrame { .. } | Output::PeerReset { .. } => panic!("one node has no peers"),
             Output::Note(_) => {}
         }
     }

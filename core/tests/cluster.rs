@@ -1,0 +1,267 @@
+//! Several nodes of real shards: slots elect, channels are replicated, and what was acknowledged survives whoever dies.
+
+#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use support::{Disk, Node, SECOND, WALL, config};
+use wukong_core::ids::{Incarnation, NodeId, PeerProcess, SlotId, StoreId};
+use wukong_core::raft::config::Replica;
+use wukong_core::store::{Family, Record, keys};
+use wukong_core::{Input, ShardConfig};
+use wukong_proto::ReasonCode;
+
+const TICK: u64 = 5_000_000;
+
+fn replica(n: usize) -> Replica {
+    Replica { node: NodeId(n as u16 + 1), store: StoreId(n as u128 + 1) }
+}
+
+/// Nodes whose frames arrive at once, in order, unless a pair is cut or a node is down.
+struct Cluster {
+    nodes: Vec<Option<Node>>,
+    disks: Vec<Disk>,
+    incarnations: Vec<u64>,
+    cut: BTreeSet<(usize, usize)>,
+    config: ShardConfig,
+    time: u64,
+}
+
+impl Cluster {
+    /// One slot, so that whoever leads it is the authority of everything.
+    fn new(nodes: usize, shards: u8) -> Self {
+        let replicas = (0..nodes).map(replica).collect();
+        let config = ShardConfig { slots: u16::from(shards), replicas, cluster: 42, ..config(shards) };
+        let mut c = Self {
+            nodes: (0..nodes).map(|_| None).collect(),
+            disks: vec![Disk::default(); nodes],
+            incarnations: vec![0; nodes],
+            cut: BTreeSet::new(),
+            config,
+            time: 0,
+        };
+        (0..nodes).for_each(|n| c.start(n));
+        c
+    }
+
+    fn start(&mut self, n: usize) {
+        self.incarnations[n] += 1;
+        let config = ShardConfig { node: replica(n).node, ..self.config.clone() };
+        let disk = std::mem::take(&mut self.disks[n]);
+        let mut node = Node::cold(disk, self.incarnations[n], config, WALL);
+        node.store = replica(n).store;
+        node.now.mono.0 = self.time;
+        node.boot_all();
+        self.nodes[n] = Some(node);
+        for other in 0..self.nodes.len() {
+            self.join(n, other);
+        }
+        self.run();
+    }
+
+    /// The process dies; what was durable stays.
+    fn crash(&mut self, n: usize) {
+        let node = self.nodes[n].take().expect("a running node");
+        self.disks[n] = node.disk;
+        for other in 0..self.nodes.len() {
+            self.part(n, other);
+        }
+        self.run();
+    }
+
+    fn tell(&mut self, n: usize, input: &Input) {
+        if let Some(node) = self.nodes[n].as_mut() {
+            (0..node.shards.len()).for_each(|s| node.feed(s, input.clone()));
+        }
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        if a == b || self.cut.contains(&(a.min(b), a.max(b))) || self.nodes[a].is_none() || self.nodes[b].is_none() {
+            return;
+        }
+        for (n, peer) in [(a, b), (b, a)] {
+            let Replica { node, store } = replica(peer);
+            let incarnation = Incarnation(self.incarnations[peer]);
+            let peer = PeerProcess { node, store, incarnation, shards: self.config.shards, wire: 1 };
+            self.tell(n, &Input::PeerUp { peer });
+        }
+    }
+
+    fn part(&mut self, a: usize, b: usize) {
+        for (n, peer) in [(a, b), (b, a)] {
+            let incarnation = Incarnation(self.incarnations[peer]);
+            self.tell(n, &Input::PeerDown { node: replica(peer).node, incarnation });
+        }
+    }
+
+    /// Nothing passes between these two.
+    fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b), a.max(b)));
+        self.part(a, b);
+    }
+
+    fn heal(&mut self) {
+        for (a, b) in std::mem::take(&mut self.cut) {
+            self.join(a, b);
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            let mut moved = false;
+            for from in 0..self.nodes.len() {
+                let Some(node) = self.nodes[from].as_mut() else { continue };
+                node.run();
+                let incarnation = Incarnation(self.incarnations[from]);
+                for to in std::mem::take(&mut node.resets) {
+                    let to = usize::from(to.0) - 1;
+                    self.part(from, to);
+                    self.join(from, to);
+                }
+                let frames = self.nodes[from].as_mut().map(|n| std::mem::take(&mut n.frames)).unwrap_or_default();
+                for (to, frame) in frames {
+                    moved = true;
+                    let to = usize::from(to.0) - 1;
+                    if self.cut.contains(&(from.min(to), from.max(to))) {
+                        continue;
+                    }
+                    let shard = wukong_proto::peer::frame_shard(&frame).expect("a header");
+                    let node = replica(from).node;
+                    if let Some(target) = self.nodes[to].as_mut() {
+                        target.feed(usize::from(shard), Input::PeerFrame { node, incarnation, frame });
+                    }
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        let until = self.time + ns;
+        while self.time < until {
+            self.time += TICK;
+            for node in self.nodes.iter_mut().flatten() {
+                node.pass(TICK);
+            }
+            self.run();
+        }
+    }
+
+    /// Who serves everything, once it does.
+    fn gateway(&mut self) -> usize {
+        for _ in 0..40 {
+            let leads = |n: &Option<Node>| {
+                n.as_ref().is_some_and(|n| {
+                    n.shards
+                        .iter()
+                        .flatten()
+                        .all(|s| (0..self.config.slots).all(|slot| s.view().slot_served(SlotId(slot)) != Some(false)))
+                })
+            };
+            if let Some(n) = self.nodes.iter().position(leads) {
+                return n;
+            }
+            self.pass(SECOND / 4);
+        }
+        panic!("nobody leads");
+    }
+
+    fn node(&mut self, n: usize) -> &mut Node {
+        self.nodes[n].as_mut().expect("a running node")
+    }
+
+    /// The rows of all logs that a node has: (key, message id, payload).
+    fn log(&self, n: usize) -> Vec<(u64, i64, String)> {
+        let disk = self.nodes[n].as_ref().map_or(&self.disks[n], |n| &n.disk);
+        let rows = disk.0.iter().filter(|((family, _), _)| *family == Family::Log);
+        rows.map(|((_, key), row)| {
+            let seq = keys::parse_log_seq(key).unwrap();
+            let record = Record::decode(seq, &row.clone().into()).unwrap();
+            (seq, record.message_id, String::from_utf8(record.payload.to_vec()).unwrap())
+        })
+        .collect()
+    }
+
+    /// Sends, and waits for the answer.
+    fn send(&mut self, gateway: usize, conn: u64, to: &str, no: &str) -> (ReasonCode, u64, i64) {
+        self.node(gateway).send(conn, to, no, no);
+        for _ in 0..2_400 {
+            self.run();
+            if let Some(ack) = self.node(gateway).acks(conn).first() {
+                return *ack;
+            }
+            self.pass(TICK);
+        }
+        panic!("{no}: no answer");
+    }
+}
+
+#[test]
+fn three_nodes_hold_what_one_acknowledges() {
+    let mut c = Cluster::new(3, 1);
+    let g = c.gateway();
+    c.node(g).connected(0, 1, "alice");
+    for i in 1..=20 {
+        let ack = c.send(g, 1, "bob", &format!("m{i}"));
+        assert_eq!((ack.0, ack.1), (ReasonCode::SUCCESS, i));
+    }
+    c.pass(SECOND);
+    assert_eq!(c.log(0).len(), 20);
+    assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
+}
+
+#[test]
+fn whoever_dies_nothing_acknowledged_is_lost_doubled_or_reordered() {
+    let mut c = Cluster::new(3, 1);
+    let mut acked = Vec::new();
+    for round in 0..6 {
+        let g = c.gateway();
+        let conn = 10 + round;
+        c.node(g).connected(0, conn, "alice");
+        for i in 0..5 {
+            let no = format!("r{round}-{i}");
+            let (reason, seq, id) = c.send(g, conn, "bob", &no);
+            assert_eq!(reason, ReasonCode::SUCCESS, "{no}");
+            acked.push((seq, id, no));
+        }
+        // Once more: the same answer.
+        let (seq, id, no) = acked[acked.len() - 3].clone();
+        assert_eq!(c.send(g, conn, "bob", &no), (ReasonCode::SUCCESS, seq, id));
+        c.crash(g);
+        c.pass(SECOND * 4);
+        c.start(g);
+        c.pass(SECOND);
+    }
+    let seqs: Vec<u64> = acked.iter().map(|(seq, ..)| *seq).collect();
+    assert_eq!(seqs, (1..=30).collect::<Vec<u64>>());
+    c.pass(SECOND * 5);
+    for n in 0..3 {
+        assert_eq!(c.log(n), acked, "node {n}");
+    }
+}
+
+#[test]
+fn a_leader_cut_off_acknowledges_nothing() {
+    let mut c = Cluster::new(3, 1);
+    let g = c.gateway();
+    c.node(g).connected(0, 1, "alice");
+    assert_eq!(c.send(g, 1, "bob", "before").1, 1);
+    let others: Vec<usize> = (0..3).filter(|n| *n != g).collect();
+    others.iter().for_each(|n| c.cut(g, *n));
+    c.node(g).send(1, "bob", "alone", "alone");
+    c.pass(SECOND * 4);
+    let answers = c.node(g).acks(1);
+    assert!(answers.iter().all(|a| a.0 != ReasonCode::SUCCESS), "{answers:?}");
+    let h = c.gateway();
+    assert_ne!(h, g, "the majority has a leader of its own");
+    c.node(h).connected(0, 2, "alice");
+    assert_eq!(c.send(h, 2, "bob", "after").1, 2);
+    c.heal();
+    c.pass(SECOND * 5);
+    let payloads: Vec<String> = c.log(g).into_iter().map(|(.., payload)| payload).collect();
+    assert_eq!(payloads, ["before", "after"], "what was never committed is cut");
+    assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
+}
