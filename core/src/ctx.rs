@@ -237,7 +237,11 @@ impl Ctx {
     /// What all groups of a mode share.
     pub fn group_config(&self, mode: Mode) -> GroupConfig {
         let timing = Timing { settle_idle: limits::SETTLE_IDLE, ..Timing::default() };
-        let bounds = Bounds { uncommitted: limits::UNCOMMITTED_BYTES_MAX, ..Bounds::default() };
+        let tail = match mode {
+            Mode::Elected => limits::SLOT_TAIL_BYTES,
+            Mode::Assigned => limits::CHANNEL_TAIL_BYTES,
+        };
+        let bounds = Bounds { uncommitted: limits::UNCOMMITTED_BYTES_MAX, tail, ..Bounds::default() };
         GroupConfig {
             me: self.replica(),
             incarnation: self.incarnation,

@@ -62,6 +62,10 @@ pub const APPEND_ENTRIES_MAX: usize = 1_024;
 pub const APPEND_BYTES_MAX: usize = MIB;
 /// Uncommitted bytes a group keeps in memory: beyond it proposals are refused.
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
+/// Committed entries that the leader of a slot keeps for its followers; older ones are read from disk.
+pub const SLOT_TAIL_BYTES: usize = MIB;
+/// The same for the leader of a channel.
+pub const CHANNEL_TAIL_BYTES: usize = 64 * KIB;
 /// Entries between two head rows of a channel: bounds what activation reads.
 pub const HEAD_EVERY: u64 = 256;
 

@@ -730,9 +730,9 @@ impl GroupCore {
         }
         self.hw = hw;
         self.history.committed(hw);
-        // A sole voter has nobody to serve.
-        let alone = self.lead.as_ref().is_some_and(|l| l.peers.is_empty());
-        self.tail.trim(hw, if alone { 0 } else { self.config.bounds.tail });
+        // Who has nobody to serve keeps nothing: entries may hold the whole frame in memory that they came in.
+        let serves = self.lead.as_ref().is_some_and(|l| !l.peers.is_empty());
+        self.tail.trim(hw, if serves { self.config.bounds.tail } else { 0 });
         self.out.push_back(Output::Committed { hw });
         true
     }
