@@ -47,6 +47,8 @@ fn config(folder: &Path, shards: u8) -> NodeConfig {
         manager_token: None,
         record: Some(folder.join("flight")),
         storage: StorageOptions::default(),
+        cluster: None,
+        peers: None,
     }
 }
 
