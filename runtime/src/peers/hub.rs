@@ -8,9 +8,10 @@ use crate::reactor::inbox::Inbox;
 use crate::reactor::ready::lock;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use wukong_core::ids::{Incarnation, LinkClass, NodeId, PeerProcess, StoreId};
 use wukong_core::rng::Stream;
 use wukong_proto::hello::{Handshake, Refusal, RefusalCode, encode_ping};
@@ -29,7 +30,35 @@ pub(super) enum Phase {
 pub(super) struct Link {
     pub process: PeerProcess,
     number: u64,
-    pub phase: watch::Sender<Phase>,
+    phase: Mutex<Phase>,
+    /// Not a watch channel: that wakes its receivers in random order, and runs of the simulator must repeat.
+    changed: Notify,
+}
+
+impl Link {
+    fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    fn set_phase(&self, phase: Phase) -> Phase {
+        let before = std::mem::replace(&mut *lock(&self.phase), phase);
+        self.changed.notify_waiters();
+        before
+    }
+
+    /// Waits until the phase is another than `phase`, and returns that.
+    pub async fn left(&self, phase: Phase) -> Phase {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // Before the look, so that no change falls in between.
+            changed.as_mut().enable();
+            let now = self.phase();
+            if now != phase {
+                return now;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// What the streams and the reactors share.
@@ -65,7 +94,7 @@ struct Current {
 
 impl Current {
     fn is_up(&self) -> bool {
-        *self.link.phase.borrow() == Phase::Up
+        self.link.phase() == Phase::Up
     }
 }
 
@@ -148,7 +177,7 @@ impl Hub {
         self.remember(&process)?;
         self.make_room(&mut state, &process, class, number)?;
         let current = state.current.get_or_insert_with(|| Current {
-            link: Arc::new(Link { process, number, phase: watch::Sender::new(Phase::Forming) }),
+            link: Arc::new(Link { process, number, phase: Mutex::new(Phase::Forming), changed: Notify::new() }),
             streams: Default::default(),
         });
         out.push(first.map(Handshake::encode));
@@ -223,7 +252,7 @@ impl Hub {
 
     /// All streams are there: tells every shard, before any frame.
     fn up(&self, link: &Link) {
-        link.phase.send_replace(Phase::Up);
+        link.set_phase(Phase::Up);
         add(&self.stats.peer_links_up, 1);
         let p = &link.process;
         tracing::info!(node = p.node.0, incarnation = p.incarnation.0, shards = p.shards, wire = p.wire, "linked");
@@ -244,7 +273,7 @@ impl Hub {
             queue.cut();
         }
         let PeerProcess { node, incarnation, .. } = link.process;
-        if link.phase.send_replace(Phase::Down) == Phase::Up {
+        if link.set_phase(Phase::Down) == Phase::Up {
             add(&self.stats.peer_links_down, 1);
             tracing::info!(node = node.0, incarnation = incarnation.0, "link down: {why}");
             for inbox in &self.inboxes {
@@ -318,7 +347,11 @@ impl Hub {
         let pushed = queue.push(frames.drain(..));
         add(&self.stats.peer_frames_out, pushed.taken);
         add(&self.stats.peer_bytes_out, pushed.bytes);
-        if pushed.refused > 0 && class == LinkClass::Control {
+        if pushed.ended {
+            // The transport knows already what the reading side is about to see.
+            add(&self.stats.peer_frames_without_link, pushed.refused);
+            self.end_in(&mut state, &link, "a stream broke");
+        } else if pushed.refused > 0 && class == LinkClass::Control {
             // It must never fill: what it carries is small, and whoever does not take it is not alive (4.21).
             add(&self.stats.peer_control_overflows, 1);
             self.end_in(&mut state, &link, "its control queue is full");

@@ -83,7 +83,7 @@ pub struct PeerLimits {
 
 impl Default for PeerLimits {
     fn default() -> Self {
-        Self { queue_bytes: [4 << 20, 32 << 20, 16 << 20], inbox_bytes: 64 << 20 }
+        Self { queue_bytes: [16 << 20, 64 << 20, 16 << 20], inbox_bytes: 64 << 20 }
     }
 }
 

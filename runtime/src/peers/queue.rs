@@ -26,8 +26,9 @@ struct State {
 pub(super) struct Pushed {
     pub taken: usize,
     pub bytes: usize,
-    /// There was no room.
+    /// There was no room, or the stream had ended.
     pub refused: usize,
+    pub ended: bool,
 }
 
 impl OutQueue {
@@ -46,6 +47,7 @@ impl OutQueue {
     pub fn push(&self, messages: impl IntoIterator<Item = Bytes>) -> Pushed {
         let mut pushed = Pushed::default();
         let mut state = lock(&self.state);
+        pushed.ended = state.closed;
         for message in messages {
             let room = state.waiting.is_empty() || state.bytes + message.len() <= state.bytes_max;
             if pushed.refused > 0 || state.closed || !room {
@@ -113,12 +115,15 @@ mod tests {
     fn it_is_bounded_in_bytes_and_keeps_order() {
         let queue = OutQueue::new(10);
         let messages = ["123456", "789", "too long", "x"].map(|m| Bytes::from_static(m.as_bytes()));
-        assert_eq!(queue.push(messages), Pushed { taken: 2, bytes: 9, refused: 2 });
+        assert_eq!(queue.push(messages), Pushed { taken: 2, bytes: 9, refused: 2, ended: false });
         assert_eq!(take(&queue), Poll::Ready(Some("123456".into())));
-        assert_eq!(queue.push([Bytes::from_static(b"4567890")]), Pushed { taken: 1, bytes: 7, refused: 0 });
+        assert_eq!(
+            queue.push([Bytes::from_static(b"4567890")]),
+            Pushed { taken: 1, bytes: 7, refused: 0, ended: false }
+        );
         assert_eq!(take(&queue), Poll::Ready(Some("789".into())));
         queue.close();
-        assert_eq!(queue.push([Bytes::new()]).refused, 1);
+        assert_eq!(queue.push([Bytes::new()]), Pushed { refused: 1, ended: true, ..Pushed::default() });
         assert_eq!((take(&queue), take(&queue)), (Poll::Ready(Some("4567890".into())), Poll::Ready(None)));
     }
 

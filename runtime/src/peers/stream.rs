@@ -95,9 +95,8 @@ async fn refuse(hub: &Hub, mut wire: Wire, failed: Failed) -> Ended {
 
 /// From the seat to the end. What arrives before the link is up waits in the stream.
 async fn serve(hub: &Arc<Hub>, seat: Seat, mut incoming: Incoming) -> Ended {
-    let mut phase = seat.link.phase.subscribe();
-    match timeout(FORMING, phase.wait_for(|p| *p != Phase::Forming)).await {
-        Ok(Ok(p)) if *p == Phase::Up => {}
+    match timeout(FORMING, seat.link.left(Phase::Forming)).await {
+        Ok(Phase::Up) => {}
         Ok(_) => return Ended::early("the link was given up"),
         Err(_) => {
             seat.end("not all of its streams came");
@@ -106,7 +105,7 @@ async fn serve(hub: &Arc<Hub>, seat: Seat, mut incoming: Incoming) -> Ended {
     }
     let why = tokio::select! {
         biased;
-        _ = phase.wait_for(|p| *p == Phase::Down) => "another stream of the link ended".to_owned(),
+        _ = seat.link.left(Phase::Up) => "another stream of the link ended".to_owned(),
         why = carry(hub, &seat, &mut incoming) => why,
     };
     seat.end(&why);
@@ -132,7 +131,7 @@ async fn carry(hub: &Arc<Hub>, seat: &Seat, incoming: &mut Incoming) -> String {
                 }
                 pings += 1;
                 if !seat.ping(pings) {
-                    return "its control queue is full".to_owned();
+                    return "its control queue is full or its stream broke".to_owned();
                 }
                 continue;
             }

@@ -141,6 +141,14 @@ impl Inbox {
         arrived.peers
     }
 
+    /// What the store completed, for tests without a reactor.
+    #[cfg(madsim)]
+    pub fn take_completions(&self) -> Vec<(OpId, Completion)> {
+        let mut arrived = Arrived::default();
+        self.take(&mut arrived);
+        arrived.completions
+    }
+
     pub(super) fn listen(&self, waker: &Waker) {
         self.bell.listen(waker);
     }

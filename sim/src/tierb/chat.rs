@@ -36,6 +36,8 @@ pub struct Intent {
     pub to: usize,
     /// Counts the sender's messages from 1: `client_seq`, and with the sender the `client_msg_no`.
     pub number: u32,
+    /// The sender's connection that it left on first.
+    line: u64,
     /// (seq, id) of the first SENDACK.
     pub acked: Option<(u64, i64)>,
 }
@@ -99,10 +101,10 @@ impl Chat {
         lock(&self.intents).iter().filter(|i| i.from == user && i.acked.is_none()).cloned().collect()
     }
 
-    fn intend(&self, from: usize, to: usize) -> Intent {
+    fn intend(&self, from: usize, to: usize, line: u64) -> Intent {
         let mut intents = lock(&self.intents);
         let number = intents.iter().filter(|i| i.from == from).count() as u32 + 1;
-        let intent = Intent { from, to, number, acked: None };
+        let intent = Intent { from, to, number, line, acked: None };
         intents.push(intent.clone());
         intent
     }
@@ -120,6 +122,8 @@ struct User {
     me: usize,
     rng: Rng,
     keys: KeyPair,
+    /// Counts connections.
+    line: u64,
     /// When the oldest unanswered SEND or CONNECT of this connection left.
     asked: Option<Instant>,
 }
@@ -135,7 +139,7 @@ impl User {
     fn new(world: &Arc<World>, me: usize) -> Self {
         let mut rng = Rng::fork(world.plan.seed, "user", me as u64);
         let keys = KeyPair::new(rng.bytes32());
-        Self { world: world.clone(), me, rng, keys, asked: None }
+        Self { world: world.clone(), me, rng, keys, line: 0, asked: None }
     }
 
     fn is_over(&self) -> bool {
@@ -158,6 +162,7 @@ impl User {
     /// One connection, to its end.
     async fn talk(&mut self, mut line: Line) -> std::io::Result<()> {
         let mut out = BytesMut::new();
+        self.line += 1;
         let _ = encode_connect(&self.connect(), &mut out);
         self.asked = Some(Instant::now());
         line.write(&mut out).await?;
@@ -221,7 +226,7 @@ impl User {
         }
         for _ in 0..self.rng.between(1, 4) {
             let to = (self.me + 1 + self.rng.index(chat.users - 1)) % chat.users;
-            let intent = chat.intend(self.me, to);
+            let intent = chat.intend(self.me, to, self.line);
             send(&session, &intent, out);
         }
         self.asked.get_or_insert_with(Instant::now);
@@ -285,7 +290,9 @@ impl User {
         let ack = RecvAck { flags: recv.flags, message_id: recv.message_id, message_seq: recv.message_seq };
         let _ = encode_recv_ack(&ack, VERSION, out);
         let intents = lock(&chat.intents);
-        let intent = intents.iter().find(|i| i.to == self.me && i.no() == *recv.client_msg_no);
+        // What is distributed again after a crash goes to all who are there, also to a new connection of the sender.
+        let mine = |i: &&Intent| i.to == self.me || i.from == self.me && i.line < self.line;
+        let intent = intents.iter().filter(mine).find(|i| i.no() == *recv.client_msg_no);
         let payload = line.session.filter(|s| s.recv_is_signed(recv)).and_then(|s| s.open(&recv.payload));
         let right = intent.is_some_and(|i| {
             payload.as_deref() == Some(&i.payload()[..])

@@ -57,11 +57,13 @@ pub struct Counter {
     numbers: BTreeMap<(NodeId, LinkClass, u8), u64>,
     due: Instant,
     out: VecDeque<Output>,
+    /// The planted bug.
+    swaps: bool,
 }
 
 impl Counter {
     #[must_use]
-    pub fn new(place: Place, tape: Arc<Tape>, counts: Arc<Mutex<Counts>>, rng: Rng) -> Self {
+    pub fn new(place: Place, tape: Arc<Tape>, counts: Arc<Mutex<Counts>>, rng: Rng, swaps: bool) -> Self {
         Self {
             place,
             tape,
@@ -72,6 +74,7 @@ impl Counter {
             numbers: BTreeMap::new(),
             due: Instant(0),
             out: VecDeque::new(),
+            swaps,
         }
     }
 
@@ -138,6 +141,10 @@ impl Counter {
                     let count = if self.rng.chance(300) { self.rng.between(1, 6) } else { 0 };
                     for _ in 0..count {
                         self.emit(&peer, class, shard);
+                    }
+                    let last = self.out.len();
+                    if self.swaps && count > 1 {
+                        self.out.swap(last - 2, last - 1);
                     }
                 }
             }

@@ -11,5 +11,3 @@ pub mod runs;
 mod store;
 mod tape;
 mod world;
-
-pub use world::Outcome;

@@ -1,7 +1,7 @@
 //! A node of the world: what outlives its processes, and how a process of it starts.
 
 use super::counter::Counter;
-use super::plan::Drives;
+use super::plan::{Bug, Drives};
 use super::store::{Drive, Storage, lock};
 use super::tape::{Place, Taped};
 use super::world::World;
@@ -71,7 +71,7 @@ pub async fn run(world: Arc<World>, index: usize) {
     let fork = |name: &str| Rng::fork(world.plan.seed, name, u64::from(site.id) << 32 | life);
     let mut secrets = fork("secrets");
     let inboxes: Vec<Arc<Inbox>> = (0..site.shards).map(|_| Arc::default()).collect();
-    let storage = Storage::new(site.drive.clone(), inboxes.clone(), fork("disk"));
+    let storage = Storage::new(site.drive.clone(), inboxes.clone(), fork("disk"), world.plan.bug);
     tokio::spawn(storage.clone().run());
 
     let (stop, stopped) = watch::channel(false);
@@ -124,8 +124,9 @@ pub async fn run(world: Arc<World>, index: usize) {
                 spawn(&world, place, parts, machine);
             }
             Drives::Counter => {
-                let rng = Rng::fork(world.plan.seed, "counter", u64::from(site.id) << 32 | u64::from(shard.0));
-                let machine = Counter::new(place, world.tape.clone(), world.counts.clone(), rng);
+                let swaps = world.plan.bug == Some(Bug::OutOfOrder);
+                let rng = fork(if shard.0 == 0 { "first counter" } else { "second counter" });
+                let machine = Counter::new(place, world.tape.clone(), world.counts.clone(), rng, swaps);
                 spawn(&world, place, parts, machine);
             }
         }

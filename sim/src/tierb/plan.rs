@@ -19,6 +19,15 @@ pub enum Keep {
     All,
 }
 
+/// A planted bug, which the checks must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The storage completes what is written and not synced.
+    CompleteBeforeSync,
+    /// A counter sends the second of two frames first.
+    OutOfOrder,
+}
+
 /// Nodes count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -59,6 +68,7 @@ pub struct Plan {
     /// Time with faults and new messages; then all faults end, and everything must come right.
     pub length: Duration,
     pub faults: Vec<Fault>,
+    pub bug: Option<Bug>,
 }
 
 impl Plan {
@@ -82,6 +92,7 @@ impl Plan {
             latency: *rng.pick(&[(10, 50), (100, 1_000), (1_000, 10_000), (100, 80_000)]),
             length: Duration::from_millis(rng.between(5_000, 30_000)),
             faults: Vec::new(),
+            bug: None,
         };
         plan.faults = plan.draw_faults(&mut rng);
         plan

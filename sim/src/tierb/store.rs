@@ -3,6 +3,7 @@
 //! One queue over all shards; what waits is written as one batch and synced once; tokens complete in order; a load sees
 //! every persist that its shard started before it. Kill the node anywhere: the batch that is not synced may be lost.
 
+use super::plan::Bug;
 use crate::disk::Disk;
 use crate::rng::Rng;
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use wukong_runtime::reactor::inbox::Inbox;
 use wukong_runtime::reactor::machine::Store;
 
 /// Lazy persists wait this long for others.
-const LAZY_HOLD: Duration = Duration::from_millis(5);
+const LAZY_HOLD: Duration = Duration::from_secs(1);
 /// Loads per mille that are answered at once, as from the block cache.
 const INLINE: u32 = 500;
 /// µs of a write into the database, of a sync and of a read.
@@ -68,14 +69,15 @@ pub struct Storage {
     inboxes: Vec<Arc<Inbox>>,
     queue: Mutex<Queue>,
     bell: Notify,
+    bug: Option<Bug>,
 }
 
 impl Storage {
     #[must_use]
-    pub fn new(drive: Arc<Drive>, inboxes: Vec<Arc<Inbox>>, rng: Rng) -> Arc<Self> {
+    pub fn new(drive: Arc<Drive>, inboxes: Vec<Arc<Inbox>>, rng: Rng, bug: Option<Bug>) -> Arc<Self> {
         let written = vec![0; inboxes.len()];
         let queue = Queue { persists: VecDeque::new(), loads: Vec::new(), written, rng };
-        Arc::new(Self { drive, inboxes, queue: Mutex::new(queue), bell: Notify::new() })
+        Arc::new(Self { drive, inboxes, queue: Mutex::new(queue), bell: Notify::new(), bug })
     }
 
     /// The hand of one shard.
@@ -92,12 +94,17 @@ impl Storage {
             let round: Vec<Persist> = lock(&self.queue).persists.drain(..).collect();
             let written = self.write(&round);
             self.release_loads();
+            if self.bug == Some(Bug::CompleteBeforeSync) {
+                self.complete(&round);
+            }
             if let Some(number) = written {
                 self.pause(SYNC_US).await;
                 sleep(Duration::from_micros(self.drive.slow_us.load(Ordering::Relaxed))).await;
                 lock(&self.drive.disk).sync(number);
             }
-            self.complete(round);
+            if self.bug != Some(Bug::CompleteBeforeSync) {
+                self.complete(&round);
+            }
         }
     }
 
@@ -162,7 +169,7 @@ impl Storage {
         });
     }
 
-    fn complete(&self, round: Vec<Persist>) {
+    fn complete(&self, round: &[Persist]) {
         for (shard, inbox) in (0..).map(ShardId).zip(&self.inboxes) {
             let of_shard = round.iter().filter(|p| p.shard == shard);
             let done: Vec<_> = of_shard.map(|p| (p.op, Completion::Persisted(Ok(())))).collect();
@@ -204,5 +211,60 @@ impl Store for ShardStore {
             storage.bell.notify_one();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use madsim::Config;
+    use madsim::runtime::Runtime;
+    use wukong_core::store::{Family, Found, Query};
+
+    fn put(key: &'static [u8], value: &'static [u8]) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        batch.put(Family::Log, key, value);
+        batch
+    }
+
+    fn get(key: &'static [u8]) -> Load {
+        Load { queries: vec![Query::Get { family: Family::Log, key: key.into() }] }
+    }
+
+    fn found(completion: Completion) -> Option<bytes::Bytes> {
+        match completion {
+            Completion::Loaded(Ok(found)) => match &found[..] {
+                [Found::Point(value)] => value.clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Two shards write; each then loads what both wrote, at once.
+    #[test]
+    fn a_load_sees_what_its_shard_wrote_before_and_one_sync_serves_all() {
+        for seed in 0..20 {
+            Runtime::with_seed_and_config(seed, Config::default()).block_on(async move {
+                let (drive, inboxes) = (Arc::new(Drive::default()), vec![Arc::<Inbox>::default(), Arc::default()]);
+                let storage = Storage::new(drive.clone(), inboxes.clone(), Rng::new(seed), None);
+                tokio::spawn(storage.clone().run());
+                let [mut a, mut b] = [0, 1].map(|shard| storage.shard(ShardId(shard)));
+                a.persist(OpId(1), put(b"a", b"1"), PersistClass::Lazy);
+                b.persist(OpId(1), put(b"b", b"1"), PersistClass::Sync);
+                a.persist(OpId(2), put(b"a", b"2"), PersistClass::Sync);
+                let inline = a.load(OpId(3), get(b"a"));
+                assert!(inline.is_none(), "nothing is written yet");
+                sleep(Duration::from_millis(20)).await;
+                let disk = lock(&drive.disk).clone();
+                assert_eq!((disk.written(), disk.synced()), (1, 1), "one batch, one sync");
+                let mut done = inboxes[0].take_completions();
+                done.sort_by_key(|(op, _)| *op);
+                let ops: Vec<u64> = done.iter().map(|(op, _)| op.0).collect();
+                assert_eq!(ops, [1, 2, 3]);
+                assert_eq!(done.pop().and_then(|(_, load)| found(load)).as_deref(), Some(&b"2"[..]));
+                assert_eq!(inboxes[1].take_completions().len(), 1);
+            });
+        }
     }
 }
