@@ -92,7 +92,7 @@ mod tests {
         assert!(matches!(given(&[], id, secret), Ok(None)));
         assert!(matches!(given(std::slice::from_ref(&me), None, None), Ok(None)));
         let all = [me, other.clone()];
-        assert_eq!(given(&all, id, secret).unwrap().unwrap().nodes, [other.clone()]);
+        assert_eq!(given(&all, id, secret).unwrap().unwrap().nodes, std::slice::from_ref(&other));
         assert!(given(&all, None, secret).unwrap_err().contains("--cluster-id"));
         assert!(given(&all, id, None).unwrap_err().contains("--cluster-secret"));
         assert!(given(&all, id, Some("short")).unwrap_err().contains("16"));
