@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt fmt-check clippy tidy gate deny sim doctor mutants fuzz bench clean
+.PHONY: help setup run test check fmt fmt-check clippy tidy gate deny sim tierb doctor mutants fuzz bench clean
 
 ENV := source scripts/env.sh &&
 # In CI the lock file decides; elsewhere cargo may extend it.
@@ -13,6 +13,7 @@ SECONDS ?= 60
 BENCH ?= --workload w1 --self-host
 ARGS ?=
 SIM_ARGS ?=
+TIERB_ARGS ?=
 SIM := cargo run $(LOCKED) --profile sim -p wukong-sim --bin sim
 
 help: ## this list
@@ -60,6 +61,11 @@ deny: ## licences, bans, sources of third-party crates
 sim: ## simulated worlds: make sim SEEDS=10000
 	$(ENV) $(SIM) -- sweep --seeds $(SEEDS) $(SIM_ARGS)
 	$(ENV) $(SIM) -- raft sweep --seeds $(SEEDS) --jobs 2 $(SIM_ARGS)
+
+# A target folder of its own: other flags, and no artefact is shared.
+tierb: ## the real shell in simulated worlds: make tierb SEEDS=1000 TIERB_ARGS="--print 7"
+	$(ENV) RUSTFLAGS="--cfg madsim" CARGO_TARGET_DIR="$$CARGO_TARGET_DIR/madsim" \
+	    cargo run $(LOCKED) --profile sim -p wukong-sim --bin tierb -- --seeds $(SEEDS) --jobs 2 $(TIERB_ARGS)
 
 doctor: ## the simulator is deterministic
 	$(ENV) $(SIM) -- doctor

@@ -4,6 +4,7 @@
 //! - [`detect()`] chooses the protocol of a connection from its first bytes;
 //! - [`Decoder`] turns received chunks into [`Frame`]s without copying them;
 //! - [`encode()`] and its per-frame siblings write frames into a buffer of the caller;
+//! - [`hello`] is how two nodes of a cluster greet each other;
 //! - [`cursor`] holds the big-endian primitives, shared with stored records.
 //!
 //! Nothing here performs I/O, keeps time, or decides anything about a message. No function panics on bytes from outside.
@@ -19,6 +20,7 @@ pub mod decode;
 pub mod detect;
 pub mod encode;
 pub mod frame;
+pub mod hello;
 pub mod peer;
 pub mod text;
 

@@ -1,6 +1,7 @@
 //! The only crate that touches the world: sockets, disk, clock, HTTP; and the `wukongim` command.
 //!
 //! - [`reactor`]: one thread per shard drives the pure core with what arrives, and carries out what it asks for;
+//! - [`peers`]: links to the other nodes of the cluster;
 //! - [`storage`]: one thread writes and syncs for all shards;
 //! - [`http`]: the API for back ends; [`node`] puts these together, [`cli`] is what a person types;
 //! - [`client`], [`chat`], [`load`]: the other side of the wire.
@@ -15,6 +16,7 @@ pub mod http;
 pub mod load;
 #[cfg(not(madsim))]
 pub mod node;
+pub mod peers;
 pub mod reactor;
 #[cfg(not(madsim))]
 pub mod recorder;

@@ -17,5 +17,7 @@ pub mod rng;
 pub mod run;
 pub mod scenario;
 pub mod sometimes;
+#[cfg(madsim)]
+pub mod tierb;
 pub mod toy;
 pub mod world;

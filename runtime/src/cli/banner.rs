@@ -53,6 +53,10 @@ pub fn started(config: &NodeConfig, node: &Node) {
         (false, None) => "",
     };
     let _ = writeln!(text, "HTTP API    {} {note}", at.http);
+    if let (Some(listen), Some(peers)) = (at.peers, &config.peers) {
+        let nodes: Vec<String> = peers.nodes.iter().map(|(node, addr)| format!("{node} at {addr}")).collect();
+        let _ = writeln!(text, "Peers       {listen} (cluster {}; {})", id.cluster, nodes.join(", "));
+    }
     say(&text);
     if !at.http.ip().is_loopback() && config.manager_token.is_none() {
         warn(

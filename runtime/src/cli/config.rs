@@ -1,8 +1,9 @@
 //! The options of `wukongim run`. Each is also an environment variable; those the reference has keep its names
 //! (webhooks-and-config 4), so that an existing deployment goes on with them.
 
+use super::peers::{PeerArg, cluster_id, options, peer};
 use crate::node::{External, NodeConfig, SHARDS_MAX};
-use crate::storage::{Faults, StorageOptions};
+use crate::storage::{ClusterId, Faults, StorageOptions};
 use clap::builder::BoolishValueParser;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -85,6 +86,24 @@ pub struct RunArgs {
     #[arg(long, env = "WK_SHARDS", value_name = "1..16", value_parser = clap::value_parser!(u8).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u8>,
 
+    /// Another node of the cluster; once for each. Only the links between the nodes are made so far: each still serves its
+    /// own clients alone
+    #[arg(long = "peer", env = "WK_CLUSTER_INITNODES", value_name = "ID=HOST:PORT", value_delimiter = ' ', value_parser = peer)]
+    peers: Vec<PeerArg>,
+
+    /// Where the other nodes connect. Keep it inside a private network: what nodes say to each other is not encrypted
+    #[arg(long, env = "WK_CLUSTER_ADDR", value_name = "HOST:PORT", default_value = "0.0.0.0:11110", value_parser = address)]
+    peer_listen: SocketAddr,
+
+    /// The cluster that this node belongs to, 32 hexadecimal digits, the same for all nodes; fixed at the first start
+    /// [default: one of its own]
+    #[arg(long, env = "WK_CLUSTER_ID", value_name = "HEX", value_parser = cluster_id)]
+    cluster_id: Option<ClusterId>,
+
+    /// Secret that the nodes of a cluster prove to each other, at least 16 characters
+    #[arg(long, env = "WK_CLUSTER_SECRET", value_name = "SECRET", hide_env_values = true)]
+    cluster_secret: Option<String>,
+
     /// Record everything that enters the shards below this folder, for `sim replay`. Costs time and disk, and holds what
     /// users write
     #[arg(long, env = "WK_RECORD", value_name = "DIR")]
@@ -116,7 +135,9 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    pub fn node(&self) -> NodeConfig {
+    /// # Errors
+    /// Options that do not go together, with what to do.
+    pub fn node(&self) -> Result<NodeConfig, String> {
         let data_dir = match (&self.data_dir, &self.root_dir) {
             (Some(dir), _) => dir.clone(),
             (None, Some(root)) => root.join("data"),
@@ -128,9 +149,11 @@ impl RunArgs {
             sync_delay: Duration::from_millis(self.test_sync_delay_ms),
             fail_sync: self.test_fail_sync_file.clone(),
         };
-        NodeConfig {
+        let node_id = NodeId(self.node_id);
+        let peers = options(node_id, &self.peers, self.peer_listen, self.cluster_id, self.cluster_secret.as_deref())?;
+        Ok(NodeConfig {
             data_dir,
-            node_id: NodeId(self.node_id),
+            node_id,
             shards: self.shards.unwrap_or_else(default_shards),
             tcp: self.tcp_addr,
             websocket: self.ws_addr,
@@ -146,7 +169,9 @@ impl RunArgs {
             manager_token: self.manager_token.clone(),
             record: self.record.clone(),
             storage: StorageOptions { faults, ..StorageOptions::default() },
-        }
+            cluster: self.cluster_id,
+            peers,
+        })
     }
 
     pub fn unsafe_no_sync(&self) -> bool {

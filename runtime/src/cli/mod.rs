@@ -2,6 +2,7 @@
 
 mod banner;
 mod config;
+mod peers;
 mod run;
 
 use crate::{chat, load};

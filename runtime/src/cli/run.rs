@@ -16,6 +16,7 @@ use wukong_core::error::StoreFault;
 
 /// The disk failed: the node can promise nothing more.
 const HALTED: u8 = 70;
+const WRONG_OPTIONS: u8 = 2;
 
 pub fn run(args: RunArgs) -> ExitCode {
     if let Err(e) = log_to_stderr(&args.log) {
@@ -42,7 +43,13 @@ async fn serve(args: &RunArgs) -> ExitCode {
         Ok(signals) => signals,
         Err(e) => return failed(&format!("cannot listen for signals: {e}")),
     };
-    let config = args.node();
+    let config = match args.node() {
+        Ok(config) => config,
+        Err(why) => {
+            failed(&why);
+            return ExitCode::from(WRONG_OPTIONS);
+        }
+    };
     banner::say(&format!("wukongim    {}", env!("CARGO_PKG_VERSION")));
     let files = banner::raise_open_files();
     for name in unknown_environment(&super::Cli::command()) {
@@ -160,6 +167,7 @@ fn write_ready_file(path: &Path, at: Listening) -> io::Result<()> {
         "tcp": at.tcp.to_string(),
         "ws": at.websocket.to_string(),
         "http": at.http.to_string(),
+        "peers": at.peers.map(|at| at.to_string()),
         "pid": std::process::id(),
     });
     let mut part = path.as_os_str().to_owned();

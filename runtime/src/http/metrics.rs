@@ -86,6 +86,7 @@ pub fn of_shards(shards: &[(usize, ShardSample)]) -> Vec<Metric> {
         let waiting = |what: &str| Metric::gauge(format!("wukongim_{what}_waiting"), "Waiting in the shard's inbox.");
         add(waiting("mail"), &labels, sample.mail_waiting);
         add(waiting("calls"), &labels, sample.calls_waiting);
+        add(waiting("peer_bytes"), &labels, sample.peer_bytes_waiting);
     }
     metrics
 }

@@ -7,9 +7,11 @@ mod tests;
 
 pub use start::{StartError, sockets_max};
 
+use crate::peers::{PeerStatus, Peers};
 use crate::reactor::inbox::{Control, Inbox};
 use crate::reactor::machine::MachineState;
-use crate::storage::{Identity, Storage, StorageOptions};
+use crate::storage::{ClusterId, Identity, Storage, StorageOptions};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,6 +46,25 @@ pub struct NodeConfig {
     /// Where the flight recorder writes.
     pub record: Option<PathBuf>,
     pub storage: StorageOptions,
+    /// The cluster that the data directory must belong to; a new one is made for it.
+    pub cluster: Option<ClusterId>,
+    pub peers: Option<PeerOptions>,
+}
+
+/// The other nodes of the cluster.
+#[derive(Clone)]
+pub struct PeerOptions {
+    pub listen: SocketAddr,
+    pub secret: String,
+    /// Addresses (host:port) by node, without this one.
+    pub nodes: Vec<(NodeId, String)>,
+}
+
+impl fmt::Debug for PeerOptions {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerOptions").field("listen", &self.listen).field("nodes", &self.nodes).finish_non_exhaustive()
+    }
 }
 
 /// What `/route` tells clients, as far as the operator said.
@@ -62,6 +83,8 @@ pub struct Listening {
     pub tcp: SocketAddr,
     pub websocket: SocketAddr,
     pub http: SocketAddr,
+    /// None: this node has no peers.
+    pub peers: Option<SocketAddr>,
 }
 
 /// A running node.
@@ -75,6 +98,14 @@ pub struct Node {
     shards: Vec<JoinHandle<io::Result<()>>>,
     http_stop: watch::Sender<bool>,
     http: JoinHandle<io::Result<()>>,
+    links: Option<Links>,
+}
+
+/// The thread of the links.
+struct Links {
+    peers: Peers,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<io::Result<()>>,
 }
 
 /// Called when a shard can promise nothing more. It must end the process.
@@ -93,6 +124,12 @@ impl Node {
             // A reactor that left has panicked, which ends the process.
             let _ = state.clone().wait_for(|s| s.ready).await;
         }
+    }
+
+    /// The links to the other nodes.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.links.as_ref().map_or_else(Vec::new, |links| links.peers.status())
     }
 
     /// Finishes what is owed, closes all connections and the store.
@@ -129,6 +166,11 @@ impl Node {
             report_end("shard", thread);
         }
         report_end("HTTP", self.http);
+        // Last: shards that stop finish what they owe to other nodes.
+        if let Some(links) = self.links {
+            links.stop.send_replace(true);
+            report_end("peer", links.thread);
+        }
         // Nobody else holds it now: the HTTP thread, which had it for its metrics, has ended.
         Arc::try_unwrap(self.storage).map_or(Ok(()), Storage::close)
     }

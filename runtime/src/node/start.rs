@@ -1,8 +1,9 @@
 //! Starting a node, in the order that makes failures cheap: the directory's lock, the ports, the database, the shards.
 
-use super::{External, Listening, Node, NodeConfig, OnHalt, SLOTS, stats};
+use super::{External, Links, Listening, Node, NodeConfig, OnHalt, SLOTS, stats};
 use crate::clock::Clock;
 use crate::http::{self, Addresses, Api, Shards};
+use crate::peers::{Local, PeerLimits, Peers, PeersConfig, thread as links_thread};
 use crate::reactor::inbox::Inbox;
 use crate::reactor::listen::{Acceptor, bind};
 use crate::reactor::machine::{Machine, MachineState, Store};
@@ -105,12 +106,13 @@ struct Berth {
     tcp: std::net::TcpListener,
     websocket: std::net::TcpListener,
     sockets_max: usize,
+    peers: Option<Peers>,
     state: watch::Sender<MachineState>,
     on_halt: OnHalt,
 }
 
 pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartError> {
-    let dir = DataDir::open(&config.data_dir, config.node_id)?;
+    let dir = DataDir::open(&config.data_dir, config.node_id, config.cluster)?;
     let (identity, incarnation) = (dir.identity(), dir.incarnation());
 
     let count = usize::from(config.shards);
@@ -120,7 +122,11 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
     let (tcp_list, tcp) = listen("clients (TCP)", "--tcp-addr", config.tcp, count)?;
     let (web_list, websocket) = listen("clients (WebSocket)", "--ws-addr", config.websocket, count)?;
     let (mut http_list, http) = listen("the HTTP API", "--http-addr", config.http, 1)?;
-    let listening = Listening { tcp, websocket, http };
+    let peer_socket = match &config.peers {
+        Some(peers) => Some(listen("the other nodes", "--peer-listen", peers.listen, 1)?),
+        None => None,
+    };
+    let listening = Listening { tcp, websocket, http, peers: peer_socket.as_ref().map(|(_, at)| *at) };
 
     let inboxes: Vec<Arc<Inbox>> = (0..count).map(|_| Arc::default()).collect();
     let sink = {
@@ -129,6 +135,32 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
     };
     let (storage, stores) = Storage::start(dir, config.shards, config.storage.clone(), sink)?;
     let storage = Arc::new(storage);
+
+    let links = match (&config.peers, peer_socket) {
+        (Some(options), Some((mut listeners, _))) => {
+            let local = Local {
+                cluster: identity.cluster.0,
+                node: config.node_id,
+                store: identity.store,
+                incarnation,
+                shards: config.shards,
+            };
+            let peers = PeersConfig {
+                local,
+                secret: options.secret.clone().into_bytes(),
+                peers: options.nodes.clone(),
+                seed: random()?,
+                limits: PeerLimits::default(),
+            };
+            let peers = Peers::new(peers, inboxes.clone());
+            let (stop, stopped) = watch::channel(false);
+            let thread =
+                links_thread::spawn(peers.clone(), listeners.remove(0), stopped).map_err(StartError::Threads)?;
+            Some(Links { peers, stop, thread })
+        }
+        _ => None,
+    };
+    let peers = || links.as_ref().map(|links| links.peers.clone());
 
     let clock = Clock::start();
     let boot = Boot { store: identity.store, incarnation };
@@ -156,8 +188,18 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
         let (state, receiver) = watch::channel(MachineState::default());
         states.push(receiver);
         let inboxes = inboxes.clone();
-        let berth =
-            Berth { sockets_max, shard, store, clock, inboxes, tcp, websocket, state, on_halt: on_halt.clone() };
+        let berth = Berth {
+            sockets_max,
+            peers: peers(),
+            shard,
+            store,
+            clock,
+            inboxes,
+            tcp,
+            websocket,
+            state,
+            on_halt: on_halt.clone(),
+        };
         let thread = match &recorder {
             None => spawn(berth, machine),
             Some(recorder) => {
@@ -171,15 +213,19 @@ pub(super) fn start(config: NodeConfig, on_halt: OnHalt) -> Result<Node, StartEr
     let addresses = addresses(&config.external, listening);
     let core = Shards { slots: SLOTS, inboxes: inboxes.clone(), states: states.clone() };
     let more_metrics = {
-        let storage = storage.clone();
-        Box::new(move || stats::of_storage(&storage))
+        let (storage, peers) = (storage.clone(), peers());
+        Box::new(move || {
+            let mut metrics = stats::of_storage(&storage);
+            metrics.extend(peers.iter().flat_map(stats::of_peers));
+            metrics
+        })
     };
     let node_id = u64::from(config.node_id.0);
     let api = Api::new(Arc::new(core), config.manager_token.clone(), node_id, addresses, more_metrics);
     let (http_stop, stop) = watch::channel(false);
     let listener = http_list.remove(0);
     let http = serve_http(listener, api, stop).map_err(StartError::Threads)?;
-    Ok(Node { listening, identity, incarnation, storage, inboxes, states, shards, http_stop, http })
+    Ok(Node { listening, identity, incarnation, storage, inboxes, states, shards, http_stop, http, links })
 }
 
 fn random() -> Result<[u8; 32], StartError> {
@@ -199,6 +245,7 @@ fn spawn<M: Machine>(berth: Berth, machine: M) -> io::Result<JoinHandle<io::Resu
             tcp: Acceptor::new(berth.tcp)?,
             websocket: Acceptor::new(berth.websocket)?,
             sockets_max: berth.sockets_max,
+            peers: berth.peers,
             state: berth.state,
             on_halt: berth.on_halt,
         })
@@ -280,8 +327,12 @@ mod tests {
     #[test]
     fn route_addresses_have_the_formats_of_the_sdks() {
         let at = |text: &str| text.parse().unwrap();
-        let listening =
-            Listening { tcp: at("127.0.0.1:5100"), websocket: at("[::1]:5200"), http: at("127.0.0.1:5001") };
+        let listening = Listening {
+            tcp: at("127.0.0.1:5100"),
+            websocket: at("[::1]:5200"),
+            http: at("127.0.0.1:5001"),
+            peers: None,
+        };
         let derived = addresses(&External::default(), listening);
         assert_eq!(derived.tcp_addr, "127.0.0.1:5100");
         assert_eq!((derived.ws_addr.as_str(), derived.wss_addr.as_str()), ("ws://[::1]:5200", ""));

@@ -1,6 +1,7 @@
-//! Figures of the storage as metrics.
+//! Figures of the storage and of the links as metrics.
 
 use crate::http::metrics::Metric;
+use crate::peers::{PeerStatus, Peers};
 use crate::storage::{LatencySample, Storage};
 
 pub(super) fn of_storage(storage: &Storage) -> Vec<Metric> {
@@ -28,6 +29,17 @@ pub(super) fn of_storage(storage: &Storage) -> Vec<Metric> {
         latency("wukongim_storage_write_seconds", "Time of a write into the database.", &s.write),
         latency("wukongim_storage_sync_seconds", "Time of a sync.", &s.sync),
     ]
+}
+
+pub(super) fn of_peers(peers: &Peers) -> Vec<Metric> {
+    let counter = |(name, value): (&str, u64)| {
+        Metric::counter(format_args!("wukongim_{name}"), "Counted by the links to other nodes.").with("", value as f64)
+    };
+    let mut metrics: Vec<Metric> = peers.sample().iter().map(counter).collect();
+    let up = Metric::gauge("wukongim_peer_link_up", "1 while there is a link to that node.");
+    let with = |metric: Metric, p: &PeerStatus| metric.with(&format!("node=\"{}\"", p.node), f64::from(p.up.is_some()));
+    metrics.push(peers.status().iter().fold(up, with));
+    metrics
 }
 
 /// Bucket n counts what took less than 2^n µs.

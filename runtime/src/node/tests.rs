@@ -1,10 +1,10 @@
 //! A whole node with a real disk: clients talk, the node stops, its flight recording runs again.
 
-use super::{External, Listening, Node, NodeConfig, Stopped};
+use super::{External, Listening, Node, NodeConfig, PeerOptions, Stopped};
 use crate::client::http::Http;
 use crate::client::{Client, Event, Login};
 use crate::recorder::KEY_FILE;
-use crate::storage::StorageOptions;
+use crate::storage::{ClusterId, StorageOptions};
 use serde_json::json;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,6 +47,8 @@ fn config(folder: &Path, shards: u8) -> NodeConfig {
         manager_token: None,
         record: Some(folder.join("flight")),
         storage: StorageOptions::default(),
+        cluster: None,
+        peers: None,
     }
 }
 
@@ -147,6 +149,46 @@ fn talk_once(at: Listening, round: usize) {
                 break;
             }
         }
+    }
+}
+
+/// An address that was free a moment ago.
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).unwrap()
+}
+
+#[test]
+fn nodes_of_one_cluster_link_and_one_of_another_does_not() {
+    let (folders, at) = ([1, 2].map(|n| Folder::new(&format!("peer-{n}"))), [free(), free()]);
+    let with = |index: usize, cluster| {
+        let (me, other) = (index as u16 + 1, 2 - index as u16);
+        let peers = PeerOptions {
+            listen: at[index],
+            secret: "a secret for tests".into(),
+            nodes: vec![(NodeId(other), at[1 - index].to_string())],
+        };
+        let config = config(&folders[index].0, 2);
+        NodeConfig {
+            node_id: NodeId(me),
+            record: None,
+            cluster: Some(ClusterId(cluster)),
+            peers: Some(peers),
+            ..config
+        }
+    };
+    let (one, two) = (start(with(0, 7)), start(with(1, 7)));
+    let until = Instant::now() + WAIT;
+    while ![&one, &two].iter().all(|node| node.peers()[0].up.is_some_and(|p| p.shards == 2)) {
+        assert!(Instant::now() < until, "{:?} {:?}", one.peers(), two.peers());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let metrics = Http::new(&one.listening.http.to_string()).get("/metrics").unwrap();
+    assert!(metrics.contains("wukongim_peer_link_up{node=\"2\"} 1\n"), "{metrics}");
+    assert_eq!(in_runtime(one.stop()), Ok(Stopped::Cleanly));
+    assert_eq!(in_runtime(two.stop()), Ok(Stopped::Cleanly));
+    match Node::start(with(0, 8), Arc::new(|_, _| {})) {
+        Ok(_) => panic!("a data directory changed its cluster"),
+        Err(e) => assert!(e.to_string().contains("belongs to cluster 00000000000000000000000000000007"), "{e}"),
     }
 }
 

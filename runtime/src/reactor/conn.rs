@@ -184,10 +184,24 @@ impl Conn {
             }
         }
         self.pong_waits = false;
+        if flushed.calls > 0
+            && let Err(e) = self.push_out()
+        {
+            flushed.outcome = Err(e);
+        }
         if self.out.capacity() > QUEUE_KEPT {
             self.out = VecDeque::new();
         }
         flushed
+    }
+
+    /// A real socket has nothing to flush; the simulated one delivers nothing before it is.
+    fn push_out(&mut self) -> io::Result<()> {
+        let mut cx = Context::from_waker(&self.waker);
+        match Pin::new(&mut self.stream).poll_flush(&mut cx) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
     }
 
     fn poll_write(&mut self) -> Poll<io::Result<usize>> {

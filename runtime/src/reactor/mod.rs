@@ -1,6 +1,6 @@
 //! The shell of one shard: a single async function that owns all its sockets and drives the machine.
 //!
-//! A turn hands in what arrived (mail, completions, bytes, calls), drains the machine's outputs once, writes once per
+//! A turn hands in what arrived (mail, completions, frames of peers, bytes, calls), drains the machine's outputs once, writes once per
 //! connection, and sleeps until the machine's timeout or the next event. There is no task per connection: each socket
 //! has a waker that puts its key on a list ([`ready`]). An idle connection owns no buffer.
 
@@ -19,6 +19,7 @@ pub mod thread;
 pub mod ws;
 
 use crate::clock::Clock;
+use crate::peers::Peers;
 use conn::Conn;
 use inbox::{Arrived, Control, Inbox, ShardSample};
 use listen::Acceptor;
@@ -73,6 +74,8 @@ pub struct Parts<M, S> {
     pub websocket: Acceptor,
     /// Sockets at one time; beyond it new ones are closed at once.
     pub sockets_max: usize,
+    /// Links to other nodes; without them frames for these are dropped.
+    pub peers: Option<Peers>,
     pub state: watch::Sender<MachineState>,
     pub on_halt: HaltHook,
 }
@@ -92,6 +95,7 @@ pub struct Reactor<M, S> {
     now: Now,
     inbox: Arc<Inbox>,
     inboxes: Vec<Arc<Inbox>>,
+    peers: Option<Peers>,
     arrived: Arrived,
     /// The machine took an input since its outputs were last drained.
     undrained: bool,
@@ -154,6 +158,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             inbox: parts.inboxes[usize::from(parts.shard.0)].clone(),
             mail: parts.inboxes.iter().map(|_| Vec::new()).collect(),
             inboxes: parts.inboxes,
+            peers: parts.peers,
             arrived: Arrived::default(),
             undrained: true,
             stopping: false,
@@ -210,7 +215,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
             self.flush();
             self.hand_in_results();
         }
-        self.send_mail();
+        self.send();
         self.publish();
         if self.exit {
             return Poll::Ready(());
@@ -232,6 +237,9 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         }
         for (op, completion) in arrived.completions.drain(..) {
             self.handle(Input::Completed { op, completion });
+        }
+        for input in arrived.peers.drain(..) {
+            self.handle(input);
         }
         for control in arrived.control.drain(..) {
             match control {
@@ -292,8 +300,16 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                         let _ = to.send(answer);
                     }
                 }
-                // No links yet: a frame that is lost is repeated.
-                Output::PeerFrame { .. } | Output::PeerReset { .. } => {}
+                Output::PeerFrame { to, class, frame } => {
+                    if let Some(peers) = &mut self.peers {
+                        peers.send(to, class, frame);
+                    }
+                }
+                Output::PeerReset { to, incarnation } => {
+                    if let Some(peers) = &self.peers {
+                        peers.reset(to, incarnation);
+                    }
+                }
                 Output::Note(note) => self.note(&note),
             }
         }
@@ -313,9 +329,13 @@ impl<M: Machine, S: Store> Reactor<M, S> {
         self.done = done;
     }
 
-    fn send_mail(&mut self) {
+    /// Hands over what this turn wrote to other shards and other nodes, each once.
+    fn send(&mut self) {
         for (to, mail) in self.inboxes.iter().zip(&mut self.mail) {
             to.mail(self.shard, mail);
+        }
+        if let Some(peers) = &mut self.peers {
+            peers.flush();
         }
     }
 

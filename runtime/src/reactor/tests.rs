@@ -205,6 +205,7 @@ impl Server {
                     tcp: Acceptor::new(tcp)?,
                     websocket: Acceptor::new(web)?,
                     sockets_max: SOCKETS_MAX,
+                    peers: None,
                     state,
                     on_halt: Arc::new(move |_, fault| halt.send(fault).unwrap_or_default()),
                 })

@@ -23,7 +23,7 @@ const TITLE: &str = "wukongim data directory";
 const IDENTITY: &str = "IDENTITY";
 const INCARNATION: &str = "INCARNATION";
 
-/// The cluster that a store belongs to: random, made with the first store.
+/// The cluster that a store belongs to: given by the operator, or random and made with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u128);
 
@@ -51,19 +51,23 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the directory for `node`, making it when there is none, and raises the incarnation.
+    /// Takes the directory for `node`, making it when there is none, and raises the incarnation. A new one belongs to
+    /// `cluster`, or to one of its own.
     ///
     /// # Errors
-    /// It is held by another process, belongs to another node, has another format, or cannot be read or written.
-    pub fn open(path: &Path, node: NodeId) -> Result<Self, OpenError> {
+    /// It is held by another process, belongs to another node or cluster, has another format, or cannot be read or written.
+    pub fn open(path: &Path, node: NodeId, cluster: Option<ClusterId>) -> Result<Self, OpenError> {
         make(path)?;
         let lock = lock(path)?;
         let identity = match read_identity(path)? {
             Some(identity) => identity,
-            None => create(path, node)?,
+            None => create(path, node, cluster)?,
         };
         if identity.node != node {
             return Err(OpenError::OtherNode { path: path.to_path_buf(), stored: identity.node, asked: node });
+        }
+        if let Some(asked) = cluster.filter(|asked| *asked != identity.cluster) {
+            return Err(OpenError::OtherCluster { path: path.to_path_buf(), stored: identity.cluster, asked });
         }
         let incarnation = Incarnation(read_incarnation(path)? + 1);
         write_incarnation(path, incarnation.0)?;
@@ -133,14 +137,18 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn create(path: &Path, node: NodeId) -> Result<Identity, OpenError> {
+fn create(path: &Path, node: NodeId, cluster: Option<ClusterId>) -> Result<Identity, OpenError> {
     if path.join("db").exists() {
         return Err(OpenError::BadFile {
             path: path.join(IDENTITY),
             why: "it is missing, but there is a database beside it".to_owned(),
         });
     }
-    let identity = Identity { cluster: ClusterId(random()?), node, store: StoreId(random()?) };
+    let cluster = match cluster {
+        Some(cluster) => cluster,
+        None => ClusterId(random()?),
+    };
+    let identity = Identity { cluster, node, store: StoreId(random()?) };
     // IDENTITY last: it says that the directory is complete.
     write_incarnation(path, 0)?;
     let Identity { cluster, node, store } = identity;

@@ -1,5 +1,6 @@
 //! What can keep a data directory from being opened. Every message says what to do.
 
+use super::dir::ClusterId;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ pub enum OpenError {
     Locked { path: PathBuf, holder: Option<u32> },
     /// The directory belongs to another node.
     OtherNode { path: PathBuf, stored: NodeId, asked: NodeId },
+    /// The directory belongs to another cluster.
+    OtherCluster { path: PathBuf, stored: ClusterId, asked: ClusterId },
     /// Written by a version that this one cannot read.
     OtherFormat { path: PathBuf, stored: String, known: u32 },
     /// A small file that says whose the data is cannot be understood.
@@ -63,6 +66,12 @@ impl fmt::Display for OpenError {
                 f,
                 "the data directory {} belongs to node {stored}, but this node is configured as node {asked}. \
                  Set the node id to {stored}, or give node {asked} a data directory of its own.",
+                path.display()
+            ),
+            Self::OtherCluster { path, stored, asked } => write!(
+                f,
+                "the data directory {} belongs to cluster {stored}, but this node is configured for cluster {asked}. \
+                 Start it with --cluster-id {stored}, or give it an empty data directory.",
                 path.display()
             ),
             Self::OtherFormat { path, stored, known } => write!(

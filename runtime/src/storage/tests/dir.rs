@@ -4,7 +4,7 @@ use super::*;
 use crate::storage::SelfCheck;
 
 fn open(path: &Path) -> Result<DataDir, OpenError> {
-    DataDir::open(path, NODE)
+    DataDir::open(path, NODE, None)
 }
 
 fn refusal(path: &Path) -> String {
@@ -41,7 +41,7 @@ fn it_belongs_to_one_process() {
 fn it_belongs_to_one_node() {
     let scratch = Scratch::new();
     drop(open(&scratch).unwrap());
-    let text = DataDir::open(&scratch, NodeId(7)).unwrap_err().to_string();
+    let text = DataDir::open(&scratch, NodeId(7), None).unwrap_err().to_string();
     assert!(text.contains("belongs to node 1") && text.contains("Set the node id to 1"), "{text}");
     // Refused, so not opened: the count did not move.
     assert_eq!(open(&scratch).unwrap().incarnation().0, 2);

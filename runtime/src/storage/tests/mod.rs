@@ -92,7 +92,7 @@ impl World {
     fn open(path: &Path, options: StorageOptions) -> Result<Self, OpenError> {
         let seen = Seen::default();
         let sink = seen.clone();
-        let dir = DataDir::open(path, NODE)?;
+        let dir = DataDir::open(path, NODE, None)?;
         let (storage, shards) = Storage::start(dir, 2, options, Box::new(move |shard, done| sink.push(shard, done)))?;
         Ok(Self { storage: Some(storage), shards, seen, ops: 0 })
     }

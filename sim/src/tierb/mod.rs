@@ -1,0 +1,13 @@
+//! Tier B: the production shell (reactor, inboxes, links between nodes) under the madsim executor, over the simulator's disk.
+//!
+//! Compiled with `--cfg madsim` only. docs/simulation.md says how to run it and what it can see.
+
+mod chat;
+mod check;
+mod counter;
+mod node;
+pub mod plan;
+pub mod runs;
+mod store;
+mod tape;
+mod world;
