@@ -182,7 +182,9 @@ impl Cluster {
             Kind::Blackout => (0..self.plan.nodes).for_each(|n| self.take_down(n)),
             Kind::Pause(n) => {
                 self.cover.hit("paused");
-                self.nodes[n].paused_until = end;
+                // A shorter pause within a longer one ends nothing: what waits was put off to the end of the longer one.
+                let until = self.nodes[n].paused_until.max(end);
+                self.nodes[n].paused_until = until;
                 self.heap.add(end, Event::Resume { node: n as u16 });
             }
             Kind::FailSync(n) => self.nodes[n].disk.fail_next = true,
