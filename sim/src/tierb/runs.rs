@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// A sign of life after so many seeds.
+const SAID_EVERY: u64 = 200;
+
 /// Of a hundred seeds so many run twice, and both runs must have one trace.
 const TWICE: u64 = 5;
 
@@ -101,6 +104,9 @@ fn one(seed: u64, total: &Mutex<Total>) {
     let Ok(mut total) = total.lock() else { return };
     total.seeds += 1;
     total.twice += u64::from(twice);
+    if total.seeds.is_multiple_of(SAID_EVERY) {
+        println!("{} seeds", total.seeds);
+    }
     if !outcome.violations.is_empty() {
         for violation in outcome.violations.iter().take(5) {
             println!("FAILED seed {seed}: {}", violation.chars().take(600).collect::<String>());
