@@ -1,7 +1,7 @@
 //! Users that chat over the simulated network, with the real codec and real keys.
 //!
 //! Each sends numbered messages to its neighbours, repeats what was not acknowledged on every new connection, and answers
-//! what it receives. Everybody connects to one node.
+//! what it receives. Of several nodes everybody looks for the one that serves.
 
 use super::plan::Plan;
 use super::store::lock;
@@ -122,6 +122,10 @@ struct User {
     me: usize,
     rng: Rng,
     keys: KeyPair,
+    /// The node that it tries next.
+    site: usize,
+    /// The last connection was of use.
+    served: bool,
     /// Counts connections.
     line: u64,
     /// When the oldest unanswered SEND or CONNECT of this connection left.
@@ -139,7 +143,8 @@ impl User {
     fn new(world: &Arc<World>, me: usize) -> Self {
         let mut rng = Rng::fork(world.plan.seed, "user", me as u64);
         let keys = KeyPair::new(rng.bytes32());
-        Self { world: world.clone(), me, rng, keys, line: 0, asked: None }
+        let site = me % world.sites.len();
+        Self { world: world.clone(), me, rng, keys, site, served: false, line: 0, asked: None }
     }
 
     fn is_over(&self) -> bool {
@@ -148,13 +153,17 @@ impl User {
 
     async fn live(mut self) {
         while !self.is_over() {
-            let site = &self.world.sites[self.me % self.world.sites.len()];
+            let site = &self.world.sites[self.site];
             let addr = site.tcp(self.rng.below(u64::from(site.shards)) as u8);
             if let Ok(Ok(stream)) = timeout(PATIENCE, TcpStream::connect(addr)).await {
                 let line = Line { stream, decoder: Decoder::new(VERSION), session: None };
                 // How it ended does not matter: all that is unanswered is sent again.
                 let _ = self.talk(line).await;
             }
+            if !self.served {
+                self.site = self.rng.index(self.world.sites.len());
+            }
+            self.served = false;
             sleep(Duration::from_millis(self.rng.between(5, 400))).await;
         }
     }
@@ -254,6 +263,7 @@ impl User {
             return false;
         };
         line.session = Some(session);
+        self.served = true;
         let open = self.world.chat.open_of(self.me);
         open.iter().for_each(|intent| send(&session, intent, out));
         self.asked = (!open.is_empty()).then(Instant::now);
@@ -263,6 +273,8 @@ impl User {
     fn acked(&mut self, ack: &SendAck) -> bool {
         let chat = &self.world.chat;
         if ack.reason != ReasonCode::SUCCESS {
+            // Its node may have lost its office; another one serves.
+            self.served = false;
             // Not stored, or unknown: said again on the next connection.
             chat.refused.fetch_add(1, Ordering::Relaxed);
             return false;

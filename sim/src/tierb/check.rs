@@ -4,6 +4,8 @@ use super::chat::{Intent, uid};
 use super::plan::Keep;
 use super::store::lock;
 use super::world::World;
+use crate::disk::Disk;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,8 +14,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use wukong_core::api::{ApiAnswer, ApiRequest, MessageSync};
-use wukong_core::ids::NodeId;
-use wukong_core::store::Record;
+use wukong_core::ids::{ChannelKey, NodeId, SlotId};
+use wukong_core::store::keys::{self, table};
+use wukong_core::store::rows::{ChannelHead, Format};
+use wukong_core::store::{Family, Record};
 use wukong_proto::Text;
 use wukong_runtime::reactor::inbox::Call;
 
@@ -26,6 +30,8 @@ const LINKED: Duration = Duration::from_secs(20);
 const WATCHED: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 const PAGE: i64 = 1_000;
+/// The only slot of clusters.
+const SLOT: SlotId = SlotId(0);
 
 /// Every message gets its SENDACK; then each is in its channel once, where the SENDACK said, also after the power fails.
 pub async fn chat(world: &Arc<World>, people: Vec<JoinHandle<()>>) {
@@ -59,6 +65,51 @@ pub async fn chat(world: &Arc<World>, people: Vec<JoinHandle<()>>) {
             Err(why) => world.tape.violation(format!("LIVE channel of u{a} and u{b}: {why}")),
         }
     }
+    replicas(world).await;
+}
+
+/// INV-2: all replicas of a channel come to hold the same log, index rows included.
+async fn replicas(world: &World) {
+    let until = Instant::now() + ANSWERED;
+    loop {
+        let held: Vec<_> = world.sites.iter().map(|s| channels_of(&lock(&s.drive.disk))).collect();
+        let differs = held.iter().enumerate().find_map(|(n, one)| {
+            one.iter().find_map(|(channel, rows)| {
+                let other = held.iter().position(|other| other.get(channel).is_some_and(|r| r != rows))?;
+                Some(format!("{channel:?} at n{} and n{}", n + 1, other + 1))
+            })
+        });
+        let Some(differs) = differs else { return };
+        if Instant::now() > until {
+            return world.tape.violation(format!("INV-2 after {ANSWERED:?}: {differs}"));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Each channel's log and index rows as (table, key without the node's number for the channel, value without it).
+type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
+
+fn channels_of(disk: &Disk) -> BTreeMap<ChannelKey, Rows> {
+    let mut found = BTreeMap::new();
+    let (from, to) = (keys::single(SLOT, table::HEAD), keys::table_end(SLOT, table::HEAD));
+    for (key, row) in disk.rows(Family::Raft, &from, &to) {
+        let key = Bytes::copy_from_slice(key);
+        let (Some(channel), Ok(head)) = (keys::parse_channel(&key), ChannelHead::decode(&row.value)) else { continue };
+        let no = head.channel_no;
+        let mut rows = Rows::new();
+        let log = (keys::log(SLOT, no, 0), keys::log(SLOT, no, u64::MAX));
+        rows.extend(disk.rows(Family::Log, &log.0, &log.1).map(|(k, r)| (0, k[10..].to_vec(), r.value.to_vec())));
+        for table in [table::DEDUP, table::SENDER] {
+            let mut from = vec![0, 0, table];
+            from.extend_from_slice(&no.0.to_be_bytes());
+            let mut to = from.clone();
+            to.push(u8::MAX);
+            rows.extend(disk.rows(Family::Index, &from, &to).map(|(k, r)| (table, k[11..].to_vec(), r.value.to_vec())));
+        }
+        found.insert(channel, rows);
+    }
+    found
 }
 
 fn channel(world: &World, (a, b): (usize, usize), intents: &[&Intent], records: &[Record]) {
@@ -98,6 +149,7 @@ fn channel(world: &World, (a, b): (usize, usize), intents: &[&Intent], records: 
 /// All messages of a person channel, through the same door as the HTTP API.
 async fn page_all(world: &World, a: usize, b: usize) -> Result<Vec<Record>, String> {
     let mut records: Vec<Record> = Vec::new();
+    let mut asked = 0;
     let until = Instant::now() + ANSWERED;
     while Instant::now() < until {
         let request = ApiRequest::MessageSync(MessageSync {
@@ -109,7 +161,8 @@ async fn page_all(world: &World, a: usize, b: usize) -> Result<Vec<Record>, Stri
             limit: PAGE,
             up: true,
         });
-        match call(world, a % world.sites.len(), request).await {
+        asked += 1;
+        match call(world, (a + asked) % world.sites.len(), request).await {
             Some(ApiAnswer::Messages(page)) => {
                 let more = page.more && !page.messages.is_empty();
                 records.extend(page.messages);

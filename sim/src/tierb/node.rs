@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wukong_core::ids::{Incarnation, NodeId, ShardId, StoreId};
+use wukong_core::raft::config::Replica;
 use wukong_core::rng::Seed;
 use wukong_core::{Boot, Shard, ShardConfig};
 use wukong_runtime::clock::Clock;
@@ -24,6 +25,7 @@ use wukong_runtime::reactor::{Parts, Reactor};
 const TCP: u16 = 5100;
 const WEBSOCKET: u16 = 5200;
 const PEERS: u16 = 11110;
+const CLUSTER: u128 = 1;
 const SOCKETS_MAX: usize = 1_000;
 
 /// A machine of the world, with its disk.
@@ -117,6 +119,8 @@ pub async fn run(world: Arc<World>, index: usize) {
                     shard,
                     shards: site.shards,
                     slots: world.plan.slots,
+                    replicas: world.replicas(),
+                    cluster: CLUSTER,
                     ..ShardConfig::default()
                 };
                 let boot = Boot { store: store_of(site.id), incarnation: Incarnation(life) };
@@ -148,6 +152,13 @@ fn spawn<M: Machine, S: wukong_runtime::reactor::machine::Store>(
     tokio::spawn(Reactor::new(parts).run());
 }
 
+impl World {
+    /// Who replicates what: all nodes.
+    fn replicas(&self) -> Vec<Replica> {
+        self.sites.iter().map(|s| Replica { node: NodeId(s.id), store: store_of(s.id) }).collect()
+    }
+}
+
 const fn store_of(node: u16) -> StoreId {
     StoreId(0x5707 << 64 | node as u128)
 }
@@ -157,7 +168,7 @@ fn peers_config(world: &World, index: usize, life: u64, seed: [u8; 32]) -> Peers
     let others = world.sites.iter().filter(|s| s.id != site.id);
     PeersConfig {
         local: Local {
-            cluster: 1,
+            cluster: CLUSTER,
             node: NodeId(site.id),
             store: store_of(site.id),
             incarnation: Incarnation(life),
