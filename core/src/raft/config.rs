@@ -3,6 +3,7 @@
 pub use crate::store::rows::Replica;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use smallvec::SmallVec;
 
 /// The members of a group. While `voters_out` is not empty the config is *joint*: a quorum needs a majority of both halves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl Config {
     #[must_use]
     pub fn quorum_value(&self, value: impl Fn(Replica) -> Option<u64>) -> Option<u64> {
         let half = |set: &[Replica]| {
-            let mut reached: Vec<u64> = set.iter().filter_map(|r| value(*r)).collect();
+            let mut reached: SmallVec<[u64; 8]> = set.iter().filter_map(|r| value(*r)).collect();
             reached.sort_unstable_by(|a, b| b.cmp(a));
             reached.get(set.len() / 2).copied()
         };

@@ -6,6 +6,7 @@ use super::load::Client;
 use super::net::{Link, Weather};
 use super::node::Node;
 use super::plan::Plan;
+use super::record::{Deed, FactId, NONE, Recorder};
 use super::slot::SlotState;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::hash::Trace;
@@ -17,9 +18,11 @@ use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::ids::Incarnation;
 use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Input, Output, Report};
+use wukong_core::raft::core::{Input, Report};
+use wukong_core::raft::journal::Token;
 use wukong_core::raft::message::Envelope;
 use wukong_core::store::rows::Assignment;
+use wukong_core::time::Instant;
 
 /// What nodes say to each other beside the groups' own messages.
 #[derive(Clone, Debug)]
@@ -31,11 +34,22 @@ pub enum Control {
     Ping(Incarnation),
 }
 
+/// Which way something went, and for which group.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    pub link: u32,
+    pub connection: u32,
+    pub group: u16,
+    /// The fact that sent it, where the run is recorded.
+    pub cause: FactId,
+    pub generation: u64,
+}
+
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Message { link: u32, connection: u32, group: u16, generation: u64, message: Box<Envelope> },
-    Control { link: u32, connection: u32, group: u16, generation: u64, control: Control },
+    Message { header: Header, message: Box<Envelope> },
+    Control { header: Header, control: Control },
     Synced { node: u16, life: u32 },
     Timer { node: u16, life: u32, at: u64 },
     Resume { node: u16 },
@@ -63,15 +77,18 @@ pub struct Mode {
     pub print: Option<(u64, u64)>,
     /// Keep a hash of everything.
     pub trace: bool,
+    /// Remember what happened and why (`explain.rs`).
+    pub record: bool,
 }
 
 impl Default for Mode {
     fn default() -> Self {
-        Self { mutant: None, oracles: true, print: None, trace: true }
+        Self { mutant: None, oracles: true, print: None, trace: true, record: false }
     }
 }
 
 /// See the module.
+#[derive(Clone)]
 pub struct Cluster {
     pub plan: Plan,
     pub mode: Mode,
@@ -106,9 +123,14 @@ pub struct Cluster {
     pub with_entries: u64,
     pub begun: u64,
     /// Inputs of replicas that this step caused on the same node.
-    pub local: VecDeque<(NodeNo, GroupNo, Input)>,
-    pub scratch: Vec<Output>,
+    pub local: VecDeque<(NodeNo, GroupNo, FactId, Input)>,
+    /// Last write of each group in the sync that completes.
+    pub done: Vec<Option<(u64, Token)>>,
+    /// The step in progress handles a fetch.
+    pub answers_fetch: bool,
     pub healing: bool,
+    /// What happened and why, where the run is recorded.
+    pub recorder: Option<Box<Recorder>>,
 }
 
 impl Cluster {
@@ -146,8 +168,10 @@ impl Cluster {
             with_entries: 0,
             begun: 0,
             local: VecDeque::new(),
-            scratch: Vec::new(),
+            done: Vec::new(),
+            answers_fetch: false,
             healing: false,
+            recorder: mode.record.then(Box::default),
             nodes,
             mode,
             plan,
@@ -179,7 +203,13 @@ impl Cluster {
     }
 
     pub fn violation(&mut self, invariant: &'static str, what: String) {
+        self.violation_about(invariant, what, &[]);
+    }
+
+    /// The same, and whose deeds contradict each other.
+    pub fn violation_about(&mut self, invariant: &'static str, what: String, about: &[Deed]) {
         if self.violations.len() < 16 {
+            self.record_failure(about);
             self.violations.push(Violation { at: self.now, invariant, what });
         }
     }
@@ -213,13 +243,10 @@ impl Cluster {
     }
 
     fn happen(&mut self, event: Event) {
+        self.because(NONE);
         match event {
-            Event::Message { link, connection, group, generation, message } => {
-                self.arrive(link as usize, connection, usize::from(group), generation, message);
-            }
-            Event::Control { link, connection, group, generation, control } => {
-                self.control_arrives(link as usize, connection, usize::from(group), generation, control);
-            }
+            Event::Message { header, message } => self.arrive(header, message),
+            Event::Control { header, control } => self.control_arrives(header, control),
             Event::Synced { node, life } => self.synced(usize::from(node), life),
             Event::Timer { node, life, at } => self.timer(usize::from(node), life, at),
             Event::Resume { node } => self.resume(usize::from(node)),
@@ -253,9 +280,11 @@ impl Cluster {
             return;
         }
         self.nodes[n].timer_at = u64::MAX;
+        self.nodes[n].timer_for = Instant::NEVER;
         let local = self.nodes[n].local(self.now);
         for g in 0..self.nodes[n].groups.len() {
-            if self.nodes[n].groups[g].as_ref().is_some_and(|l| l.core.deadline() <= local) {
+            if self.nodes[n].deadlines[g] <= local {
+                self.because_armed(n, g);
                 self.step(n, g, Input::Time);
                 self.check_deadline(n, g, local);
             }
@@ -270,10 +299,15 @@ impl Cluster {
         if !node.alive {
             return;
         }
-        let at = node.world(node.deadline()).max(self.now + 1);
+        let wanted = node.deadline();
+        if wanted >= node.timer_for {
+            return;
+        }
+        let at = node.world(wanted).max(self.now + 1);
         if at < node.timer_at {
             let life = node.life;
             self.nodes[n].timer_at = at;
+            self.nodes[n].timer_for = wanted;
             self.heap.add(at, Event::Timer { node: n as u16, life, at });
         }
     }

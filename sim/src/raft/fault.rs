@@ -11,6 +11,7 @@ use wukong_core::ids::Position;
 use wukong_core::raft::config::{Change, Config, Replica};
 use wukong_core::raft::core::{Input, Role};
 use wukong_core::raft::message::Snapshot;
+use wukong_core::time::Instant;
 
 impl Cluster {
     pub fn start(&mut self, n: NodeNo) {
@@ -21,6 +22,7 @@ impl Cluster {
         node.alive = true;
         node.incarnation += 1;
         node.timer_at = u64::MAX;
+        node.timer_for = Instant::NEVER;
         node.controls = false;
         node.controllers.clear();
         node.disk.queue.clear();
@@ -37,7 +39,9 @@ impl Cluster {
                 self.cover.hit("damaged");
             }
             self.nodes[n].durable[g] = Some(durable);
+            self.nodes[n].deadlines[g] = live.core.deadline();
             self.nodes[n].groups[g] = Some(live);
+            self.record_birth(n, g, "starts again");
         }
         let known = self.nodes[n].groups[SLOT].as_ref().map_or(0, |l| l.core.hw());
         self.committed(n, SLOT, known);
@@ -60,6 +64,7 @@ impl Cluster {
             return;
         }
         self.cover.hit("crash");
+        self.record_node(n, "crashes");
         self.say(n, &"crashes");
         let node = &mut self.nodes[n];
         node.alive = false;
@@ -75,12 +80,13 @@ impl Cluster {
             self.cover.hit("crash kept unsynced writes");
         }
         let node = &mut self.nodes[n];
-        for w in writes.iter().take(kept) {
+        for w in writes.into_iter().take(kept) {
             if let Some(d) = node.durable[w.group].as_mut().filter(|d| d.generation == w.generation) {
-                d.apply(&w.ops);
+                d.apply(w.ops);
             }
         }
         node.groups.iter_mut().for_each(|g| *g = None);
+        node.deadlines.fill(Instant::NEVER);
         node.controllers.clear();
         node.controls = false;
         // What it sent and what was on its way to it is gone with its connections.
@@ -168,6 +174,7 @@ impl Cluster {
             return;
         }
         self.active[e] = true;
+        self.record_world(&format_args!("begins: {}", super::text::kind_text(episode.kind)));
         self.say(99, &format_args!("begins: {}", super::text::kind_text(episode.kind)));
         let end = (episode.at + episode.lasts).min(self.plan.lasts) * MS;
         self.heap.add(end.max(self.now), Event::End(e as u32));
@@ -208,6 +215,7 @@ impl Cluster {
             return;
         }
         let kind = self.plan.episodes[e].kind;
+        self.record_world(&format_args!("ends: {}", super::text::kind_text(kind)));
         self.say(99, &format_args!("ends: {}", super::text::kind_text(kind)));
         match kind {
             Kind::Crash(n) | Kind::Wipe(n) | Kind::Damage(n) => self.bring_up(n),

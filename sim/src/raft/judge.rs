@@ -2,6 +2,7 @@
 
 use super::cluster::Cluster;
 use super::ghost::{Committed, GroupId};
+use super::record::Deed;
 use super::{GroupNo, MS, NodeNo, SLOT};
 use std::sync::Arc;
 use wukong_core::cluster::assignment::AssignCommand;
@@ -74,7 +75,7 @@ impl Cluster {
         match ghost.leads.get(&epoch.0) {
             Some(other) if *other != who => {
                 let what = format!("g{g} epoch {epoch}: {other:?} leads it, and now {who:?}");
-                return self.violation("I1", what);
+                return self.violation_about("I1", what, &[Deed::Led(id, epoch.0)]);
             }
             Some(_) => return,
             None => {
@@ -90,7 +91,7 @@ impl Cluster {
         if let Some((i, c)) = missing {
             let what =
                 format!("n{n} leads g{g} epoch {epoch} without entry {i} of epoch {} committed by {}", c.epoch, c.by);
-            self.violation("I8", what);
+            self.violation_about("I8", what, &[Deed::Covered(id, i)]);
         }
     }
 
@@ -301,14 +302,14 @@ impl Cluster {
         let mut wrong = None;
         for index in from..=hw {
             let Some(e) = live.items.get(index) else {
-                wrong = Some(("I9", format!("n{n} g{g} commits {index} and does not have it")));
+                wrong = Some(("I9", format!("n{n} g{g} commits {index} and does not have it"), index));
                 break;
             };
             let new = Committed { epoch: e.epoch.0, content: content(e), by: epoch.0 };
             match ghost.committed.get(index as usize - 1) {
                 Some(old) if (old.epoch, old.content) != (new.epoch, new.content) => {
                     let what = format!("n{n} g{g} entry {index}: {old:?} was committed, now {new:?}");
-                    wrong = Some(("I9", what));
+                    wrong = Some(("I9", what, index));
                     break;
                 }
                 Some(_) => {}
@@ -319,17 +320,17 @@ impl Cluster {
                     }
                 }
                 None => {
-                    wrong = Some(("I24", format!("n{n} g{g} commits {index} after {}", ghost.committed.len())));
+                    wrong = Some(("I24", format!("n{n} g{g} commits {index} after {}", ghost.committed.len()), index));
                     break;
                 }
             }
         }
         ghost.epoch = ghost.epoch.max(epoch.0);
         if leader && ghost.handed.contains(&epoch.0) && wrong.is_none() {
-            wrong = Some(("I18", format!("n{n} g{g} commits {hw} in epoch {epoch}, which it handed over")));
+            wrong = Some(("I18", format!("n{n} g{g} commits {hw} in epoch {epoch}, which it handed over"), hw));
         }
-        if let Some((invariant, what)) = wrong {
-            return self.violation(invariant, what);
+        if let Some((invariant, what, index)) = wrong {
+            return self.violation_about(invariant, what, &[Deed::Covered(id, index)]);
         }
         if leader {
             self.check_quorum(n, g, epoch, hw);
@@ -503,7 +504,8 @@ impl Cluster {
                 let from = top.saturating_sub(200).max(low) + 1;
                 let wrong = (from..=top).find(|i| x.get(*i) != y.get(*i));
                 if let Some(i) = wrong {
-                    return self.violation("I5", format!("g{g}: n{a} and n{b} share entry {top} and differ at {i}"));
+                    let what = format!("g{g}: n{a} and n{b} share entry {top} and differ at {i}");
+                    return self.violation_about("I5", what, &[Deed::Replica(a, g), Deed::Replica(b, g)]);
                 }
             }
         }
@@ -546,7 +548,9 @@ impl Cluster {
             let what = format!(
                 "g{g}.{generation}: {index} of epoch {epoch} (operation {op}) is acked, a quorum lacks it: {disks:?}"
             );
-            self.violation("I14", what);
+            let index = *index;
+            let holders: Vec<Deed> = (0..self.nodes.len()).map(|n| Deed::Replica(n, g)).collect();
+            self.violation_about("I14", what, &[&[Deed::Told(id, index)], holders.as_slice()].concat());
         }
     }
 

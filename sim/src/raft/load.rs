@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Event};
 use super::ghost::Operation;
+use super::record::Deed;
 use super::slot::Payload;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::rng::Rng;
@@ -126,10 +127,8 @@ impl Cluster {
             && let Some(i) = wrong
         {
             let there = ghost.committed.get(i as usize - 1).copied();
-            return self.violation(
-                "I13",
-                format!("n{n} g{g} operation {ctx} is told index {i} epoch {epoch}; there is {there:?}"),
-            );
+            let what = format!("n{n} g{g} operation {ctx} is told index {i} epoch {epoch}; there is {there:?}");
+            return self.violation_about("I13", what, &[Deed::Covered(op.group, i)]);
         }
         ghost.acked = ghost.acked.max(last);
         ghost.acks.push((last, epoch.0, ctx));
@@ -160,14 +159,16 @@ impl Cluster {
         }
         if index < op.floor {
             let what = format!("n{n} g{g} read {ctx} returns {index}; {} was acknowledged before it began", op.floor);
-            return self.violation("I21", what);
+            return self.violation_about("I21", what, &[Deed::Told(op.group, op.floor)]);
         }
         if op.lease {
             let epoch = self.nodes[n].groups[g].as_ref().map_or(0, |l| l.core.epoch().0);
             let newest = self.ghost.group(op.group).epoch;
             if newest > epoch {
                 let what = format!("n{n} g{g} serves a lease read in epoch {epoch}; epoch {newest} has committed");
-                self.violation("I22", what);
+                let last = self.ghost.group(op.group).committed.len() as u64;
+                let about = [Deed::Led(op.group, newest), Deed::Covered(op.group, last)];
+                self.violation_about("I22", what, &about);
             }
         }
     }
@@ -178,7 +179,7 @@ impl Cluster {
         let number = self.commands.len() as u64;
         self.commands.push((g, command));
         let batch: Vec<Bytes> = vec![Payload::Command(number).to_bytes()];
-        self.local.push_back((n, SLOT, Input::Propose { ctx: COMMAND + number, batch }));
+        self.later(n, SLOT, Input::Propose { ctx: COMMAND + number, batch });
     }
 
     /// Channels that the slot does not know yet, or that were deleted.

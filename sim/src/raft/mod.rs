@@ -13,6 +13,7 @@ pub mod net;
 pub mod node;
 pub mod plan;
 pub mod quiet;
+pub mod record;
 pub mod run;
 pub mod slot;
 pub mod text;
