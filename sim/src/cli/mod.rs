@@ -1,6 +1,7 @@
 //! Commands of the binary.
 
 pub mod doctor;
+pub mod explain;
 pub mod mutants;
 pub mod raft;
 pub mod recording;

@@ -11,6 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Length of the part with faults of a generated plan, ms.
+pub const LASTS: u64 = 30_000;
+
 #[derive(Subcommand)]
 pub enum Command {
     /// One run: of a seed, or of a scenario file
@@ -19,7 +22,7 @@ pub enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// Length of the part with faults
-        #[arg(long, default_value_t = 30_000)]
+        #[arg(long, default_value_t = LASTS)]
         ms: u64,
         /// Print the scenario instead of running it
         #[arg(long)]
@@ -36,7 +39,7 @@ pub enum Command {
         seeds: u64,
         #[arg(long, default_value_t = 0)]
         from: u64,
-        #[arg(long, default_value_t = 30_000)]
+        #[arg(long, default_value_t = LASTS)]
         ms: u64,
         #[arg(long, default_value_t = 1)]
         jobs: usize,
@@ -48,6 +51,10 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Why a check failed: the events that led there
+    Explain(super::explain::Explain),
+    /// Other futures of the state at an event
+    Explore(super::explain::Explore),
     /// Make a failing scenario smaller
     Shrink {
         file: PathBuf,
@@ -58,7 +65,7 @@ pub enum Command {
     Speed {
         #[arg(long, default_value_t = 20)]
         seeds: u64,
-        #[arg(long, default_value_t = 30_000)]
+        #[arg(long, default_value_t = LASTS)]
         ms: u64,
     },
     /// Is it deterministic? Compares the traces of two processes
@@ -126,6 +133,8 @@ pub fn main(command: Command) -> bool {
                 false
             }
         },
+        Command::Explain(command) => ok(command.run().map(|()| true)),
+        Command::Explore(command) => ok(command.run()),
         Command::Speed { seeds, ms } => {
             speed(seeds, ms);
             true
@@ -152,7 +161,15 @@ pub fn load(path: &Path) -> Result<Plan, String> {
     Plan::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn told(v: &Violation) -> String {
+fn ok(outcome: Result<bool, String>) -> bool {
+    outcome.unwrap_or_else(|why| {
+        eprintln!("{why}");
+        false
+    })
+}
+
+#[must_use]
+pub fn told(v: &Violation) -> String {
     format!("{} at {:.3} s: {}", v.invariant, v.at as f64 / 1e9, v.what)
 }
 

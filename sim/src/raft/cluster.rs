@@ -5,7 +5,7 @@ use super::ghost::Ghost;
 use super::load::Client;
 use super::net::{Link, Weather};
 use super::node::Node;
-use super::plan::Plan;
+use super::plan::{Episode, Plan};
 use super::record::{Deed, FactId, NONE, Recorder};
 use super::slot::SlotState;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
@@ -104,8 +104,11 @@ pub struct Cluster {
     pub idle: u32,
     /// Nodes that are to vote: in the slot, and in each channel.
     pub targets: Vec<Vec<NodeNo>>,
+    /// Those of the plan, and of its branches that were taken.
+    pub episodes: Vec<Episode>,
     /// Episodes in force.
     pub active: Vec<bool>,
+    pub taken: usize,
     pub commands: Vec<(GroupNo, AssignCommand)>,
     /// States behind snapshot ids.
     pub snapshots: BTreeMap<u64, Arc<SlotState>>,
@@ -155,7 +158,9 @@ impl Cluster {
             clients: (0..plan.clients).map(|n| Client::new(plan.seed, n)).collect(),
             idle: 0,
             targets: vec![(0..plan.voters).collect(); groups],
-            active: vec![false; plan.episodes.len()],
+            episodes: Vec::new(),
+            active: Vec::new(),
+            taken: 0,
             commands: Vec::new(),
             snapshots: BTreeMap::new(),
             ghost: Ghost::default(),
@@ -191,10 +196,30 @@ impl Cluster {
             let at = self.now + self.choice.spread(self.plan.think * MS);
             self.heap.add(at, Event::Client(c as u32));
         }
-        for (i, e) in self.plan.episodes.iter().enumerate() {
-            self.heap.add(e.at * MS, Event::Begin(i as u32));
-        }
+        self.schedule(self.plan.episodes.clone());
         self.heap.add(250 * MS, Event::Check);
+    }
+
+    fn schedule(&mut self, episodes: Vec<Episode>) {
+        for e in episodes {
+            self.heap.add((e.at * MS).max(self.now), Event::Begin(self.episodes.len() as u32));
+            self.episodes.push(e);
+            self.active.push(false);
+        }
+    }
+
+    /// Takes the branches of the plan that are due: from here on draws are others, and there are more faults.
+    fn branch(&mut self) {
+        while let Some(b) = self.plan.branches.get(self.taken).filter(|b| b.event <= self.handled).cloned() {
+            self.taken += 1;
+            self.net = Rng::fork(b.seed, "net", 1);
+            self.disk = Rng::fork(b.seed, "disk", 1);
+            self.choice = Rng::fork(b.seed, "choice", 1);
+            for (n, c) in self.clients.iter_mut().enumerate() {
+                c.rng = Rng::fork(b.seed, "client", n as u64);
+            }
+            self.schedule(b.episodes);
+        }
     }
 
     #[must_use]
@@ -226,7 +251,20 @@ impl Cluster {
 
     /// Runs until `until`, or until something is violated.
     pub fn run_to(&mut self, until: u64) {
+        if self.run_until(until, u64::MAX) {
+            self.now = self.now.max(until);
+        }
+    }
+
+    /// Runs until `until`, or so many inputs were handled, or something is violated. True: `until` it is.
+    pub fn run_until(&mut self, until: u64, events: u64) -> bool {
         while self.violations.is_empty() && self.heap.next_at().is_some_and(|at| at <= until) {
+            if self.handled >= events {
+                return false;
+            }
+            if self.taken < self.plan.branches.len() {
+                self.branch();
+            }
             let (at, event) = self.heap.take().expect("just seen");
             // Messages that breed messages: nothing legal handles so much in so little time.
             let (since, handled) = self.pace;
@@ -239,7 +277,7 @@ impl Cluster {
             self.happen(event);
             self.drain_local();
         }
-        self.now = self.now.max(until);
+        true
     }
 
     fn happen(&mut self, event: Event) {

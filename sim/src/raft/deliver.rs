@@ -269,6 +269,7 @@ impl Cluster {
             led: None,
             members: Arc::default(),
             alone_since: None,
+            seen: 0,
             cut_in: None,
         }
     }

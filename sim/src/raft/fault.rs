@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     pub fn begin_episode(&mut self, e: usize) {
-        let episode = self.plan.episodes[e];
+        let episode = self.episodes[e];
         if self.healing || !self.allowed(episode.kind) {
             return;
         }
@@ -214,7 +214,7 @@ impl Cluster {
         if !std::mem::take(&mut self.active[e]) {
             return;
         }
-        let kind = self.plan.episodes[e].kind;
+        let kind = self.episodes[e].kind;
         self.record_world(&format_args!("ends: {}", super::text::kind_text(kind)));
         self.say(99, &format_args!("ends: {}", super::text::kind_text(kind)));
         match kind {
@@ -298,7 +298,7 @@ impl Cluster {
 
     /// The weather that the episodes in force make.
     fn weigh(&mut self) {
-        let kinds = self.plan.episodes.iter().zip(&self.active).filter(|(_, a)| **a).map(|(e, _)| e.kind);
+        let kinds = self.episodes.iter().zip(&self.active).filter(|(_, a)| **a).map(|(e, _)| e.kind);
         let mut w = self.weather;
         (w.latency, w.loss, w.double, w.reorder) = (self.plan.latency * 1_000, 0, 0, false);
         for kind in kinds {

@@ -21,6 +21,11 @@ fn content(e: &Entry) -> u64 {
     }
 }
 
+/// Whether the content of an entry is the key that a client gave it.
+fn is_keyed(e: &Entry) -> bool {
+    matches!(&e.body, Body::Data(b) if b.first().is_some_and(|tag| tag >> 6 == 0))
+}
+
 impl Cluster {
     fn id(&self, n: NodeNo, g: GroupNo) -> GroupId {
         (g, self.nodes[n].groups[g].as_ref().map_or(0, |l| l.generation))
@@ -99,6 +104,9 @@ impl Cluster {
     fn check_send(&mut self, n: NodeNo, g: GroupNo, m: &Envelope) {
         let id = self.id(n, g);
         let me = self.nodes[n].me();
+        if let Err(why) = self.ghost.voices.speaks(n, me, m.from, m.from_incarnation) {
+            return self.violation("I28", why);
+        }
         let Some(disk) = self.nodes[n].durable[g].as_ref() else { return };
         if m.epoch > disk.epoch.max(disk.items.log.end().epoch) {
             let what = format!("n{n} g{g} sends {} of epoch {} and promised {}", m.message.name(), m.epoch, disk.epoch);
@@ -140,10 +148,42 @@ impl Cluster {
             Message::Diverged { .. } => self.cover.hit("truncate"),
             Message::PreVoteResp { granted: false, .. } => self.cover.hit("pre-vote refused"),
             Message::Refuse { kind: RefuseKind::Fenced, .. } => self.cover.hit("stale epoch refused"),
-            Message::Refuse { kind: RefuseKind::Removed, .. } => self.cover.hit("removed told"),
+            Message::Refuse { kind: RefuseKind::Removed, .. } => {
+                self.cover.hit("removed told");
+                if self.answers_fetch {
+                    self.check_removed(n, g, m.to);
+                }
+            }
             Message::EndEpoch { .. } => self.cover.hit("stepped down"),
             Message::TransferNow { .. } => self.cover.hit("transfer"),
             _ => {}
+        }
+    }
+
+    /// 4.16: who asks for what removed it is given it, not sent away.
+    fn check_removed(&mut self, n: NodeNo, g: GroupNo, to: Replica) {
+        let Some(removal) = self.nodes[n].groups[g].as_ref().map(|l| l.core.config_index()) else { return };
+        let lacks = |l: &super::node::Live| l.core.hw() < removal && l.core.members().is_member(to);
+        let ignorant = self.place(to).and_then(|p| self.nodes[p].groups[g].as_ref()).is_some_and(lacks);
+        if ignorant {
+            let what = format!("n{n} g{g} sends {to:?} away, which does not have its removal at {removal}");
+            self.violation("removed", what);
+        }
+    }
+
+    /// I25: a reader at node `n` sees everything up to `index` that is applied there.
+    pub fn check_visible(&mut self, n: NodeNo, g: GroupNo, index: u64) {
+        let id = self.id(n, g);
+        let Some(live) = self.nodes[n].groups[g].as_mut() else { return };
+        let from = live.seen.max(live.items.log.base.index) + 1;
+        let to = index.min(live.core.hw());
+        live.seen = live.seen.max(to);
+        let ghost = self.ghost.groups.entry(id).or_default();
+        let seen = (from..=to).filter_map(|i| live.items.get(i));
+        let wrong = seen.map(|e| (e, ghost.visible.see(e.index, content(e), is_keyed(e)))).find(|(_, r)| r.is_err());
+        if let Some((e, Err(why))) = wrong {
+            let about = [Deed::Covered(id, e.index)];
+            self.violation_about("I25", format!("n{n} g{g} reader: {why}"), &about);
         }
     }
 
@@ -173,7 +213,7 @@ impl Cluster {
                 }
                 Item::Entry(e) => {
                     let c = content(e);
-                    if *ghost.items.entry((e.epoch.0, e.index)).or_insert(c) != c {
+                    if ghost.created(e.epoch.0, e.index, c) != c {
                         wrong = Some(format!("{what} another entry as epoch {} index {}", e.epoch, e.index));
                     }
                 }
@@ -315,6 +355,10 @@ impl Cluster {
                 Some(_) => {}
                 None if ghost.committed.len() as u64 + 1 == index => {
                     ghost.committed.push(new);
+                    if let Err(why) = ghost.visible.see(index, new.content, is_keyed(e)) {
+                        wrong = Some(("I25", format!("g{g}: {why}"), index));
+                        break;
+                    }
                     if let Body::Config(c) = &e.body {
                         ghost.config = Some(Arc::clone(c));
                     }
@@ -423,9 +467,13 @@ impl Cluster {
         }
     }
 
-    /// After each input: I30.
+    /// After each input: I30; and for I22, that a mark commits its epoch before any entry does.
     pub fn check_step(&mut self, n: NodeNo, g: GroupNo) {
         let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
+        if self.plan.lease && g == SLOT && live.core.epoch_committed() {
+            let ghost = self.ghost.groups.entry((g, live.generation)).or_default();
+            ghost.epoch = ghost.epoch.max(live.core.epoch().0);
+        }
         if live.core.is_settled()
             && live.core.role() == Role::Leader
             && live.core.deadline() != wukong_core::time::Instant::NEVER

@@ -64,11 +64,12 @@ impl Cluster {
             return;
         }
         let op = self.operation(c, node, g, read, lease, entries);
+        let key = self.ghost.operations[op as usize].key;
         self.clients[c].open = Some((op, self.now + 2_000 * MS));
         let input = match (read, lease) {
             (true, true) => Input::LeaseRead { ctx: op },
             (true, false) => Input::Read { ctx: op },
-            _ => Input::Propose { ctx: op, batch: (0..entries).map(|_| Payload::Op(op).to_bytes()).collect() },
+            _ => Input::Propose { ctx: op, batch: (key..key + entries).map(|k| Payload::Op(k).to_bytes()).collect() },
         };
         self.step(node, g, input);
         self.arm(node);
@@ -79,7 +80,9 @@ impl Cluster {
         let group = (g, generation);
         let floor = self.ghost.group(group).acked;
         let life = self.nodes[node].life;
-        self.ghost.operations.push(Operation { group, client, node, life, read, floor, lease, open: true, entries });
+        let key = self.ghost.keys;
+        self.ghost.keys += entries;
+        self.ghost.operations.push(Operation { group, client, node, life, read, floor, lease, open: true, key, entries });
         self.begun += 1;
         self.ghost.operations.len() as u64 - 1
     }
@@ -120,11 +123,11 @@ impl Cluster {
             return;
         };
         let ghost = self.ghost.groups.entry(op.group).or_default();
-        let content = u64::from_be_bytes(Payload::Op(ctx).to_bytes().as_ref().try_into().expect("eight bytes"));
-        let wrong = (first..=last)
-            .find(|i| ghost.committed.get(*i as usize - 1).is_none_or(|c| (c.epoch, c.content) != (epoch.0, content)));
+        let wrong = (first..=last).zip(op.key..).find(|(i, key)| {
+            ghost.committed.get(*i as usize - 1).is_none_or(|c| (c.epoch, c.content) != (epoch.0, *key))
+        });
         if self.mode.oracles
-            && let Some(i) = wrong
+            && let Some((i, _)) = wrong
         {
             let there = ghost.committed.get(i as usize - 1).copied();
             let what = format!("n{n} g{g} operation {ctx} is told index {i} epoch {epoch}; there is {there:?}");
@@ -157,6 +160,7 @@ impl Cluster {
         if !self.mode.oracles {
             return;
         }
+        self.check_visible(n, g, index);
         if index < op.floor {
             let what = format!("n{n} g{g} read {ctx} returns {index}; {} was acknowledged before it began", op.floor);
             return self.violation_about("I21", what, &[Deed::Told(op.group, op.floor)]);

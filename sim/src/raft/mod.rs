@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod cover;
 pub mod deliver;
 pub mod disk;
+pub mod explain;
+pub mod explore;
 pub mod fault;
 pub mod ghost;
 pub mod judge;
@@ -17,6 +19,8 @@ pub mod record;
 pub mod run;
 pub mod slot;
 pub mod text;
+pub mod visible;
+pub mod voices;
 
 use wukong_core::ids::{NodeId, StoreId};
 use wukong_core::raft::config::Replica;

@@ -26,6 +26,8 @@ pub struct Live {
     pub members: std::sync::Arc<wukong_core::raft::config::Config>,
     /// It leads and is not heard, as far as was looked.
     pub alone_since: Option<u64>,
+    /// What readers here were shown, as far as it was judged.
+    pub seen: u64,
     /// Epoch in which it last cut its log.
     pub cut_in: Option<wukong_core::ids::Epoch>,
 }

@@ -61,6 +61,15 @@ pub struct Episode {
     pub kind: Kind,
 }
 
+/// From an event on, other draws than before, and more faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// So many inputs were handled.
+    pub event: u64,
+    pub seed: u64,
+    pub episodes: Vec<Episode>,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -88,6 +97,8 @@ pub struct Plan {
     /// Length of the part with faults, ms.
     pub lasts: u64,
     pub episodes: Vec<Episode>,
+    /// Ascending by event.
+    pub branches: Vec<Branch>,
 }
 
 /// Families of faults; a run has about half of them.
@@ -116,22 +127,36 @@ impl Plan {
             settle: *rng.pick(&[300, 1_000, 10_000]),
             lasts,
             episodes: Vec::new(),
+            branches: Vec::new(),
         };
+        plan.episodes = plan.faults(1_500, lasts, &mut rng);
+        plan
+    }
+
+    /// Episodes from `at` ms on.
+    fn faults(&self, mut at: u64, until: u64, rng: &mut Rng) -> Vec<Episode> {
         let families: Vec<usize> = {
             let some: Vec<usize> = (0..FAMILIES).filter(|_| rng.chance(550)).collect();
             if some.is_empty() { vec![0] } else { some }
         };
         // Mean distance between two episodes.
         let pace = rng.between(150, 900);
-        let mut at = 1_500;
-        while at < lasts {
+        let mut episodes = Vec::new();
+        while at < until {
             let family = *rng.pick(&families);
-            let kind = plan.draw(family, &mut rng);
-            let episode = Episode { at, lasts: plan.length(kind, &mut rng), kind };
-            plan.episodes.push(episode);
+            let kind = self.draw(family, rng);
+            episodes.push(Episode { at, lasts: self.length(kind, rng), kind });
             at += rng.spread(pace);
         }
-        plan
+        episodes
+    }
+
+    /// Another future from `event` on, which happens at `now` ms.
+    #[must_use]
+    pub fn branch(&self, event: u64, now: u64, seed: u64) -> Branch {
+        let mut rng = Rng::fork(seed, "branch", event);
+        let begin = now + 1 + rng.below(200);
+        Branch { event, seed, episodes: self.faults(begin, self.lasts, &mut rng) }
     }
 
     fn draw(&self, family: usize, rng: &mut Rng) -> Kind {
