@@ -6,6 +6,7 @@ pub mod mutants;
 pub mod raft;
 pub mod recording;
 pub mod shrink;
+pub mod small;
 pub mod speed;
 pub mod sweep;
 

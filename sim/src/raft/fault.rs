@@ -123,9 +123,9 @@ impl Cluster {
         }
     }
 
-    /// What was slow, silent or cut off is heard again.
-    fn all_up(&mut self) {
-        for n in 0..self.plan.nodes {
+    /// Who was slow, silent or cut off is heard again.
+    fn are_up(&mut self, nodes: Option<Vec<NodeNo>>) {
+        for n in nodes.unwrap_or_else(|| (0..self.plan.nodes).collect()) {
             if self.nodes[n].alive {
                 self.peer_up(n);
             }
@@ -226,13 +226,13 @@ impl Cluster {
             Kind::Idle => self.idle -= 1,
             Kind::Cut(..) | Kind::OneWay(..) | Kind::Isolate(_) | Kind::Split(_) => {
                 self.cut(kind, false);
-                self.all_up();
+                self.are_up(super::text::touches(kind));
             }
             Kind::SlowNet(_) | Kind::Datagrams(_) => {
                 self.weigh();
-                self.all_up();
+                self.are_up(None);
             }
-            Kind::Stall(..) | Kind::Pause(_) => self.all_up(),
+            Kind::Stall(..) | Kind::Pause(_) => self.are_up(super::text::touches(kind)),
             _ => {}
         }
     }

@@ -517,6 +517,15 @@ impl Cluster {
         }
     }
 
+    /// What of [`Self::check_all`] does not depend on time, for one group.
+    pub fn check_state_of(&mut self, g: GroupNo) {
+        self.check_matching(g);
+        let ids: Vec<GroupId> = self.ghost.groups.keys().copied().filter(|id| id.0 == g).collect();
+        for id in ids {
+            self.check_acks(id);
+        }
+    }
+
     /// A leader of the slot that no quorum hears of steps down.
     fn check_alone(&mut self, n: NodeNo) {
         let (now, paused) = (self.now, self.nodes[n].paused_until + 500 * MS > self.now);

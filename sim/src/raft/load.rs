@@ -21,22 +21,41 @@ pub struct Client {
     pub open: Option<(u64, u64)>,
     /// Where it tries next, by group.
     pub hint: Vec<NodeNo>,
+    /// Proposals that follow each other without waiting.
+    pub train: Option<Train>,
+}
+
+/// What is left of a train.
+#[derive(Clone, Copy, Debug)]
+pub struct Train {
+    pub node: NodeNo,
+    pub group: GroupNo,
+    pub left: u64,
 }
 
 impl Client {
     #[must_use]
     pub fn new(seed: u64, n: usize) -> Self {
-        Self { rng: Rng::fork(seed, "client", n as u64), open: None, hint: Vec::new() }
+        Self { rng: Rng::fork(seed, "client", n as u64), open: None, hint: Vec::new(), train: None }
     }
 }
 
 impl Cluster {
     pub fn client_turn(&mut self, c: usize) {
-        let think = if self.healing { self.plan.think.max(20) } else { self.plan.think };
-        let next = self.now + self.clients[c].rng.spread(think * MS);
-        self.heap.add(next, Event::Client(c as u32));
+        let train = self.clients[c].train.take().filter(|_| self.idle == 0);
+        if train.is_some_and(|t| t.left > 1) {
+            let next = self.now + self.clients[c].rng.spread(self.plan.latency * 6_000);
+            self.heap.add(next, Event::Client(c as u32));
+        } else {
+            let think = if self.healing { self.plan.think.clamp(20, 100) } else { self.plan.think };
+            let next = self.now + self.clients[c].rng.spread(think * MS);
+            self.heap.add(next, Event::Client(c as u32));
+        }
         if self.idle > 0 {
             return;
+        }
+        if let Some(t) = train {
+            return self.train_goes_on(c, t);
         }
         if let Some((op, until)) = self.clients[c].open {
             if self.now < until {
@@ -59,20 +78,40 @@ impl Cluster {
         let read = client.rng.chance(reads);
         let lease = lease && g == SLOT && read && client.rng.chance(500);
         let entries = if read { 0 } else { 1 + client.rng.below(batch) };
+        let train = if read || self.healing { 0 } else { client.rng.below(self.plan.train) };
         if !self.has(node, g) || self.nodes[node].paused_until > self.now {
             self.clients[c].hint[g] = self.clients[c].rng.index(nodes);
             return;
         }
-        let op = self.operation(c, node, g, read, lease, entries);
-        let key = self.ghost.operations[op as usize].key;
+        if !read {
+            self.clients[c].train = (train > 0).then_some(Train { node, group: g, left: train + 1 });
+            return self.propose(c, node, g, entries);
+        }
+        let op = self.operation(c, node, g, read, lease, 0);
         self.clients[c].open = Some((op, self.now + 2_000 * MS));
-        let input = match (read, lease) {
-            (true, true) => Input::LeaseRead { ctx: op },
-            (true, false) => Input::Read { ctx: op },
-            _ => Input::Propose { ctx: op, batch: (key..key + entries).map(|k| Payload::Op(k).to_bytes()).collect() },
-        };
-        self.step(node, g, input);
+        self.step(node, g, if lease { Input::LeaseRead { ctx: op } } else { Input::Read { ctx: op } });
         self.arm(node);
+    }
+
+    pub fn propose(&mut self, c: usize, node: NodeNo, g: GroupNo, entries: u64) {
+        let op = self.operation(c, node, g, false, false, entries);
+        let key = self.ghost.operations[op as usize].key;
+        if let Some(client) = self.clients.get_mut(c) {
+            client.open = Some((op, self.now + 2_000 * MS));
+        }
+        let batch = (key..key + entries).map(|k| Payload::Op(k).to_bytes()).collect();
+        self.step(node, g, Input::Propose { ctx: op, batch });
+        self.arm(node);
+    }
+
+    /// A refusal ends a train (`outcome`): what follows is for another node.
+    fn train_goes_on(&mut self, c: usize, train: Train) {
+        let Train { node, group, left } = train;
+        if self.has(node, group) && self.nodes[node].paused_until <= self.now {
+            let entries = 1 + self.clients[c].rng.below(self.plan.batch);
+            self.clients[c].train = (left > 1).then_some(Train { left: left - 1, ..train });
+            self.propose(c, node, group, entries);
+        }
     }
 
     pub fn operation(&mut self, client: usize, node: NodeNo, g: GroupNo, read: bool, lease: bool, entries: u64) -> u64 {
@@ -119,6 +158,9 @@ impl Cluster {
         }
         let Some(op) = self.ghost.operations.get(ctx as usize).copied() else { return };
         let Outcome::Committed { first, last, epoch } = outcome else {
+            if let Some(client) = self.clients.get_mut(op.client) {
+                client.train = None;
+            }
             self.close(ctx);
             return;
         };

@@ -18,6 +18,7 @@ pub mod quiet;
 pub mod record;
 pub mod run;
 pub mod slot;
+pub mod small;
 pub mod text;
 pub mod visible;
 pub mod voices;

@@ -17,6 +17,7 @@ impl Plan {
         line("reads", u64::from(self.reads));
         line("lease", u64::from(self.lease));
         line("batch", self.batch);
+        line("train", self.train);
         line("latency", self.latency);
         line("sync", self.sync);
         line("drift", self.drift);
@@ -43,7 +44,7 @@ impl Plan {
         if first.is_none_or(|(_, l)| l != "raft scenario v1") {
             return Err("the first line must be `raft scenario v1`".into());
         }
-        let mut plan = Self { episodes: Vec::new(), ..Self::generate(0, 0) };
+        let mut plan = Self { episodes: Vec::new(), train: 1, ..Self::generate(0, 0) };
         for (n, line) in lines.filter(|(_, l)| !l.is_empty()) {
             plan.line(line).map_err(|why| format!("line {}: `{line}`: {why}", n + 1))?;
         }
@@ -80,6 +81,7 @@ impl Plan {
             "reads" => self.reads = v as u32,
             "lease" => self.lease = v != 0,
             "batch" => self.batch = v.max(1),
+            "train" => self.train = v.max(1),
             "latency" => self.latency = v.max(1),
             "sync" => self.sync = v.max(1),
             "drift" => self.drift = v.min(50_000),
