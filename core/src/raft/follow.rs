@@ -162,8 +162,8 @@ impl GroupCore {
         }
         if prev != self.log.end() {
             // Late; or the leader does not know the position, because this replica restarted, or its word was lost.
-            let behind = self.follow.validated.is_some() && prev < self.log.end() && !self.assigned.settled;
-            if self.follow.retry_at == Instant::NEVER && (self.follow.validated.is_none() || behind) {
+            let repeated = !items.is_empty() && prev < self.log.end() && !self.assigned.settled;
+            if self.follow.retry_at == Instant::NEVER && (self.follow.validated.is_none() || repeated) {
                 self.fetch();
             }
             return;

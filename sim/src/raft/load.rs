@@ -121,7 +121,18 @@ impl Cluster {
         let life = self.nodes[node].life;
         let key = self.ghost.keys;
         self.ghost.keys += entries;
-        self.ghost.operations.push(Operation { group, client, node, life, read, floor, lease, open: true, key, entries });
+        self.ghost.operations.push(Operation {
+            group,
+            client,
+            node,
+            life,
+            read,
+            floor,
+            lease,
+            open: true,
+            key,
+            entries,
+        });
         self.begun += 1;
         self.ghost.operations.len() as u64 - 1
     }

@@ -210,7 +210,9 @@ pub fn told(m: &Envelope) -> String {
             let entries = items.len() - marks;
             format!("Items after {} +{entries} entries +{marks} marks, hw {hw}", pos(prev))
         }
-        Message::Fetch(f) => format!("Fetch #{} at {}, durable {}, beat {}", f.seq, pos(&f.pos), pos(&f.durable), f.beat),
+        Message::Fetch(f) => {
+            format!("Fetch #{} at {}, durable {}, beat {}", f.seq, pos(&f.pos), pos(&f.durable), f.beat)
+        }
         Message::VoteReq { pos: p, transfer } => {
             format!("VoteReq at {}{}", pos(p), if transfer.is_some() { ", as told to" } else { "" })
         }
@@ -336,8 +338,7 @@ impl Cluster {
         r.rests_on(old.promise, Why::Promise);
         let (e, end) = (view.epoch, view.end);
         r.did(true, format_args!("{:?}, log ends at {}.{}, promised {e}", view.role, end.epoch, end.index));
-        *r.stands(n, g) =
-            Stands { log: now, disk: now, promise: now, office: now, commit: now, armed: now, last: now };
+        *r.stands(n, g) = Stands { log: now, disk: now, promise: now, office: now, commit: now, armed: now, last: now };
         r.acknowledged.retain(|k, _| (k.0, k.1) != (n, g));
         r.voted.retain(|k, _| (k.0, k.1) != (n, g));
         r.current = before;

@@ -222,7 +222,10 @@ impl World {
         let Event::Message { message: m, .. } = event else { return false };
         let of = |r| {
             let n = super::node_of(r);
-            self.cluster.nodes.get(n).and_then(|x| Some((x.durable[self.group].as_ref()?, x.groups[self.group].as_ref()?)))
+            self.cluster
+                .nodes
+                .get(n)
+                .and_then(|x| Some((x.durable[self.group].as_ref()?, x.groups[self.group].as_ref()?)))
         };
         let Some((disk, live)) = of(m.to) else { return false };
         match &m.message {
@@ -442,7 +445,8 @@ pub fn search(assigned: bool, bounds: Bounds, mutant: Option<RaftMutant>, most: 
     let mut paths: Vec<(u32, Choice)> = vec![(0, Choice::Elect)];
     let mut waiting: VecDeque<(u32, u32, World)> = VecDeque::from([(0, 0, root)]);
     let mut seen = Seen { states: 1, complete: true, ..Seen::default() };
-    while let Some((id, depth, world)) = if waiting.len() > WAITING { waiting.pop_back() } else { waiting.pop_front() } {
+    while let Some((id, depth, world)) = if waiting.len() > WAITING { waiting.pop_back() } else { waiting.pop_front() }
+    {
         seen.depth = seen.depth.max(depth);
         for choice in world.choices() {
             let mut next = world.clone();
