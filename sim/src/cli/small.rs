@@ -7,12 +7,9 @@ use wukong_core::mutants::RaftMutant;
 
 #[derive(Args)]
 pub struct Small {
-    /// Only this mode: elected, or assigned
+    /// Only this search: boot (an elected group before anything happened), elected, or assigned (both with a leader)
     #[arg(long)]
     mode: Option<String>,
-    /// Before anything happened, not with a leader
-    #[arg(long)]
-    boot: bool,
     #[arg(long, default_value_t = 2)]
     epochs: u64,
     #[arg(long)]
@@ -26,7 +23,7 @@ pub struct Small {
     #[arg(long)]
     reads: Option<u8>,
     /// Look at so many states at most
-    #[arg(long, default_value_t = 2_000_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     states: u64,
     /// Plant this bug (a build with the feature `mutants`)
     #[arg(long)]
@@ -42,19 +39,19 @@ impl Small {
             eprintln!("no such mutant, or not built with --features mutants");
             return false;
         }
-        let modes = [("elected", false), ("assigned", true)];
-        let wanted = modes.into_iter().filter(|(name, _)| self.mode.as_ref().is_none_or(|m| m == name));
-        wanted.fold(true, |fine, (name, assigned)| {
+        let wanted = ["boot", "elected", "assigned"].into_iter().filter(|n| self.mode.as_ref().is_none_or(|m| m == n));
+        wanted.fold(true, |fine, name| {
             let began = Instant::now();
+            let (boot, assigned) = (name == "boot", name == "assigned");
             let usual = Bounds::default();
             let bounds = Bounds {
                 epochs: self.epochs,
-                entries: self.entries.unwrap_or(usual.entries),
+                entries: self.entries.unwrap_or(if boot { 0 } else { usual.entries }),
                 crashes: self.crashes.unwrap_or(usual.crashes),
                 elections: self.elections.unwrap_or(usual.elections),
                 ticks: self.ticks.unwrap_or(usual.ticks),
                 reads: self.reads.unwrap_or(usual.reads),
-                led: !self.boot,
+                led: !boot,
             };
             let seen = search(assigned, bounds, mutant, self.states);
             println!(
