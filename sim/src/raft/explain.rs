@@ -67,14 +67,16 @@ pub fn explain(plan: &Plan, mode: Mode, moment: Moment, lines: usize) -> Result<
     Ok(Chain { plan: plan.clone(), violation, facts: recorder.facts, links })
 }
 
+/// How far a fact is, the youngest of equals first; what it is a cause of, and how.
+type Near = Reverse<(u64, Reverse<FactId>, FactId, Why)>;
+
 /// The nearest causes of `roots`, at most `lines`. Near is what sent, wrote, voted or acknowledged; far is what changed nothing,
 /// and what belongs to other groups.
 fn walk(recorder: &Recorder, roots: &[(FactId, Why)], lines: usize) -> Vec<Link> {
     let fact = |id: FactId| &recorder.facts[id as usize];
     let groups: BTreeSet<GroupNo> = roots.iter().filter_map(|(id, _)| fact(*id).group).collect();
     let mut found: BTreeMap<FactId, Link> = BTreeMap::new();
-    let mut near: BinaryHeap<Reverse<(u64, Reverse<FactId>, FactId, Why)>> =
-        roots.iter().map(|(id, why)| Reverse((0, Reverse(*id), *id, *why))).collect();
+    let mut near: BinaryHeap<Near> = roots.iter().map(|(id, why)| Reverse((0, Reverse(*id), *id, *why))).collect();
     while let Some(Reverse((cost, Reverse(id), of, why))) = near.pop() {
         if found.len() >= lines {
             break;
