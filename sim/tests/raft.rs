@@ -51,7 +51,7 @@ fn without_a_quorum_of_promises_the_run_fails() {
 
 #[test]
 fn futures_of_a_sound_state_hold_and_repeat() {
-    let plan = Plan::generate(2, 4_000);
+    let plan = Plan::generate(1, 4_000);
     let (a, b) = (explore(&plan, Mode::default(), 2_000, 3, 3_000), explore(&plan, Mode::default(), 2_000, 3, 3_000));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert!(a.failures.is_empty(), "{:?}", a.failures[0].violation);
