@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt fmt-check clippy tidy gate deny sim tierb doctor mutants fuzz bench clean
+.PHONY: help setup run test check fmt fmt-check clippy tidy gate deny sim tierb doctor small mutants fuzz bench clean
 
 ENV := source scripts/env.sh &&
 # In CI the lock file decides; elsewhere cargo may extend it.
@@ -71,10 +71,14 @@ doctor: ## the simulator is deterministic
 	$(ENV) $(SIM) -- doctor
 	$(ENV) $(SIM) -- raft doctor
 
+small: ## small worlds of replication, in every order (a few minutes)
+	$(ENV) $(SIM) -- raft small
+
 mutants: ## plant known bugs; fails when the simulator misses one
 	$(ENV) $(SIM) --features mutants -- mutants
 	$(ENV) $(SIM) --features mutants -- raft mutants
-	$(ENV) cargo test $(LOCKED) --profile sim -p wukong-core --features mutants --test transcripts planted
+	$(ENV) cargo test $(LOCKED) --profile sim -p wukong-core -p wukong-sim --features mutants \
+		--test transcripts --test planted planted
 
 fuzz: ## all fuzz targets, that long together: make fuzz SECONDS=600
 	$(ENV) FUZZ_TARGET_DIR="$${FUZZ_TARGET_DIR:-$$CARGO_TARGET_DIR/fuzz}" fuzz/run.sh $(SECONDS)

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use wukong_sim::cli::raft::load;
 use wukong_sim::raft::cluster::Mode;
+use wukong_sim::raft::explain::{Moment, explain};
+use wukong_sim::raft::explore::explore;
 use wukong_sim::raft::plan::Plan;
 use wukong_sim::raft::run::run;
+use wukong_sim::raft::small::{Bounds, search};
 
 fn files(below: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/raft").join(below);
@@ -44,4 +47,43 @@ fn without_a_quorum_of_promises_the_run_fails() {
     plan.clients = 0;
     let outcome = run(&plan, Mode::default());
     assert_eq!(outcome.violations.first().map(|v| v.invariant), Some("liveness"));
+}
+
+#[test]
+fn futures_of_a_sound_state_hold_and_repeat() {
+    let plan = Plan::generate(1, 4_000);
+    let (a, b) = (explore(&plan, Mode::default(), 2_000, 3, 3_000), explore(&plan, Mode::default(), 2_000, 3, 3_000));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a.failures.is_empty(), "{:?}", a.failures[0].violation);
+    assert_eq!((a.handled, a.branches), (b.handled, 3));
+    assert!(a.handled >= 3 * 3_000, "{}", a.handled);
+    assert!(explore(&plan, Mode::default(), u64::MAX, 1, 1).unwrap_err().contains("ends at event"));
+}
+
+#[test]
+fn a_moment_is_explained() {
+    let plan = Plan { episodes: Vec::new(), ..Plan::generate(3, 3_000) };
+    let moment = Moment::Replica { node: 0, group: 0, until: 2_500 };
+    let chain = explain(&plan, Mode::default(), moment, 30).unwrap();
+    assert!(chain.links.len() == 30 && chain.violation.is_none());
+    // Causes come first, and each is of a later fact in the chain.
+    assert!(chain.links.iter().all(|l| l.fact <= l.of && chain.links.iter().any(|x| x.fact == l.of)));
+    assert!(explain(&plan, Mode::default(), Moment::Failure(None), 30).unwrap_err().contains("nothing fails"));
+}
+
+#[test]
+fn small_worlds_hold_in_every_order() {
+    let boot = Bounds { led: false, entries: 0, crashes: 0, ..Bounds::default() };
+    let appended = Bounds { elections: 0, crashes: 0, ..Bounds::default() };
+    for (assigned, bounds) in [(false, boot), (false, appended), (true, appended)] {
+        let seen = search(assigned, bounds, None, 50_000);
+        assert!(seen.violation.is_none(), "{:?}", seen.violation);
+        assert!(seen.complete && seen.states > 50, "{} states", seen.states);
+    }
+    // Part of what `make small` looks at.
+    for assigned in [false, true] {
+        let seen = search(assigned, Bounds::default(), None, 3_000);
+        assert!(seen.violation.is_none(), "{:?}", seen.violation);
+        assert_eq!(seen.states, 3_000);
+    }
 }

@@ -139,6 +139,7 @@ pub enum Input {
     Message(Envelope),
     /// `deadline` has passed. An early one does nothing.
     Time,
+    /// This write is durable, and all before it: a sync that took several is reported once.
     Persisted(Token),
     PersistFailed(Token),
     /// Answer to [`Output::ReadLog`]; None: the disk could not.

@@ -161,8 +161,9 @@ impl GroupCore {
             return;
         }
         if prev != self.log.end() {
-            // Late, or for what this replica was before it restarted: then the leader does not know its position.
-            if self.follow.validated.is_none() && self.follow.retry_at == Instant::NEVER {
+            // Late; or the leader does not know the position, because this replica restarted, or its word was lost.
+            let repeated = !items.is_empty() && prev < self.log.end() && !self.assigned.settled;
+            if self.follow.retry_at == Instant::NEVER && (self.follow.validated.is_none() || repeated) {
                 self.fetch();
             }
             return;

@@ -38,15 +38,16 @@ impl Journal {
         self.last
     }
 
-    /// The oldest write in flight is durable.
+    /// A write in flight is durable, and so are all before it: one sync may have taken several.
     ///
     /// # Panics
     /// Completions out of order: the driver broke its contract.
     pub fn complete(&mut self, token: Token) {
-        let (oldest, end) = self.ends.pop_front().expect("a completion without a write");
-        assert_eq!(oldest, token, "writes complete in order");
+        assert!(token > self.done && token <= self.last, "writes complete once, and in order");
+        while let Some((_, end)) = self.ends.pop_front_if(|(oldest, _)| *oldest <= token) {
+            self.durable_end = end;
+        }
         self.done = token;
-        self.durable_end = end;
     }
 
     /// P4: the longest prefix that is on disk, and stays there whichever of the writes in flight happen.
@@ -129,5 +130,27 @@ mod tests {
         assert_eq!(j.durable(), pos(1, 2));
         j.complete(b);
         assert_eq!(j.durable(), pos(2, 4));
+    }
+
+    #[test]
+    fn one_completion_speaks_for_all_writes_before_it() {
+        let mut j = Journal::recovered(pos(1, 2));
+        j.begin(pos(1, 5), true);
+        let b = j.begin(pos(1, 3), false);
+        let c = j.begin(pos(1, 6), false);
+        j.complete(b);
+        assert_eq!((j.durable(), j.promised(), j.idle()), (pos(1, 3), true, false));
+        j.complete(c);
+        assert_eq!((j.durable(), j.idle()), (pos(1, 6), true));
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn a_write_does_not_complete_twice() {
+        let mut j = Journal::recovered(pos(1, 2));
+        let a = j.begin(pos(1, 3), false);
+        j.begin(pos(1, 4), false);
+        j.complete(a);
+        j.complete(a);
     }
 }

@@ -135,7 +135,7 @@ impl GroupCore {
     /// A beat was echoed: serves the reads that a quorum has now confirmed, and extends the lease.
     pub(super) fn reads_echoed(&mut self) {
         let me = self.config.me;
-        let Some(lead) = self.lead.as_ref() else { return };
+        let Some(lead) = self.lead.as_ref().filter(|l| !l.reads.is_empty() || !l.beats.is_empty()) else { return };
         let newest = lead.beat_seq;
         let echo = |r| if r == me { Some(newest) } else { lead.peer_ref(r).map(|p| p.beat) };
         let Some(echoed) = self.members().quorum_value(echo) else { return };

@@ -210,7 +210,7 @@ impl GroupCore {
 
     pub(super) fn install_persisted(&mut self, token: Token) {
         if let Some(install) = self.install.as_mut()
-            && install.stage == Stage::Basing(token)
+            && matches!(install.stage, Stage::Basing(base) if base <= token)
         {
             install.stage = Stage::Restoring;
             let snapshot = Arc::clone(&install.snapshot);

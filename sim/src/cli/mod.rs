@@ -1,10 +1,12 @@
 //! Commands of the binary.
 
 pub mod doctor;
+pub mod explain;
 pub mod mutants;
 pub mod raft;
 pub mod recording;
 pub mod shrink;
+pub mod small;
 pub mod speed;
 pub mod sweep;
 

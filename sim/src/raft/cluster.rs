@@ -5,7 +5,8 @@ use super::ghost::Ghost;
 use super::load::Client;
 use super::net::{Link, Weather};
 use super::node::Node;
-use super::plan::Plan;
+use super::plan::{Episode, Plan};
+use super::record::{Deed, FactId, NONE, Recorder};
 use super::slot::SlotState;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::hash::Trace;
@@ -17,9 +18,11 @@ use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::ids::Incarnation;
 use wukong_core::mutants::RaftMutant;
 use wukong_core::raft::config::{Config, Replica};
-use wukong_core::raft::core::{Input, Output, Report};
+use wukong_core::raft::core::{Input, Report};
+use wukong_core::raft::journal::Token;
 use wukong_core::raft::message::Envelope;
 use wukong_core::store::rows::Assignment;
+use wukong_core::time::Instant;
 
 /// What nodes say to each other beside the groups' own messages.
 #[derive(Clone, Debug)]
@@ -31,11 +34,22 @@ pub enum Control {
     Ping(Incarnation),
 }
 
+/// Which way something went, and for which group.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    pub link: u32,
+    pub connection: u32,
+    pub group: u16,
+    /// The fact that sent it, where the run is recorded.
+    pub cause: FactId,
+    pub generation: u64,
+}
+
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Message { link: u32, connection: u32, group: u16, generation: u64, message: Box<Envelope> },
-    Control { link: u32, connection: u32, group: u16, generation: u64, control: Control },
+    Message { header: Header, message: Box<Envelope> },
+    Control { header: Header, control: Control },
     Synced { node: u16, life: u32 },
     Timer { node: u16, life: u32, at: u64 },
     Resume { node: u16 },
@@ -63,15 +77,18 @@ pub struct Mode {
     pub print: Option<(u64, u64)>,
     /// Keep a hash of everything.
     pub trace: bool,
+    /// Remember what happened and why (`explain.rs`).
+    pub record: bool,
 }
 
 impl Default for Mode {
     fn default() -> Self {
-        Self { mutant: None, oracles: true, print: None, trace: true }
+        Self { mutant: None, oracles: true, print: None, trace: true, record: false }
     }
 }
 
 /// See the module.
+#[derive(Clone)]
 pub struct Cluster {
     pub plan: Plan,
     pub mode: Mode,
@@ -87,8 +104,11 @@ pub struct Cluster {
     pub idle: u32,
     /// Nodes that are to vote: in the slot, and in each channel.
     pub targets: Vec<Vec<NodeNo>>,
+    /// Those of the plan, and of its branches that were taken.
+    pub episodes: Vec<Episode>,
     /// Episodes in force.
     pub active: Vec<bool>,
+    pub taken: usize,
     pub commands: Vec<(GroupNo, AssignCommand)>,
     /// States behind snapshot ids.
     pub snapshots: BTreeMap<u64, Arc<SlotState>>,
@@ -106,9 +126,14 @@ pub struct Cluster {
     pub with_entries: u64,
     pub begun: u64,
     /// Inputs of replicas that this step caused on the same node.
-    pub local: VecDeque<(NodeNo, GroupNo, Input)>,
-    pub scratch: Vec<Output>,
+    pub local: VecDeque<(NodeNo, GroupNo, FactId, Input)>,
+    /// Last write of each group in the sync that completes.
+    pub done: Vec<Option<(u64, Token)>>,
+    /// The step in progress handles a fetch.
+    pub answers_fetch: bool,
     pub healing: bool,
+    /// What happened and why, where the run is recorded.
+    pub recorder: Option<Box<Recorder>>,
 }
 
 impl Cluster {
@@ -133,7 +158,9 @@ impl Cluster {
             clients: (0..plan.clients).map(|n| Client::new(plan.seed, n)).collect(),
             idle: 0,
             targets: vec![(0..plan.voters).collect(); groups],
-            active: vec![false; plan.episodes.len()],
+            episodes: Vec::new(),
+            active: Vec::new(),
+            taken: 0,
             commands: Vec::new(),
             snapshots: BTreeMap::new(),
             ghost: Ghost::default(),
@@ -146,8 +173,10 @@ impl Cluster {
             with_entries: 0,
             begun: 0,
             local: VecDeque::new(),
-            scratch: Vec::new(),
+            done: Vec::new(),
+            answers_fetch: false,
             healing: false,
+            recorder: mode.record.then(Box::default),
             nodes,
             mode,
             plan,
@@ -167,10 +196,30 @@ impl Cluster {
             let at = self.now + self.choice.spread(self.plan.think * MS);
             self.heap.add(at, Event::Client(c as u32));
         }
-        for (i, e) in self.plan.episodes.iter().enumerate() {
-            self.heap.add(e.at * MS, Event::Begin(i as u32));
-        }
+        self.schedule(self.plan.episodes.clone());
         self.heap.add(250 * MS, Event::Check);
+    }
+
+    fn schedule(&mut self, episodes: Vec<Episode>) {
+        for e in episodes {
+            self.heap.add((e.at * MS).max(self.now), Event::Begin(self.episodes.len() as u32));
+            self.episodes.push(e);
+            self.active.push(false);
+        }
+    }
+
+    /// Takes the branches of the plan that are due: from here on draws are others, and there are more faults.
+    fn branch(&mut self) {
+        while let Some(b) = self.plan.branches.get(self.taken).filter(|b| b.event <= self.handled).cloned() {
+            self.taken += 1;
+            self.net = Rng::fork(b.seed, "net", 1);
+            self.disk = Rng::fork(b.seed, "disk", 1);
+            self.choice = Rng::fork(b.seed, "choice", 1);
+            for (n, c) in self.clients.iter_mut().enumerate() {
+                c.rng = Rng::fork(b.seed, "client", n as u64);
+            }
+            self.schedule(b.episodes);
+        }
     }
 
     #[must_use]
@@ -179,7 +228,13 @@ impl Cluster {
     }
 
     pub fn violation(&mut self, invariant: &'static str, what: String) {
+        self.violation_about(invariant, what, &[]);
+    }
+
+    /// The same, and whose deeds contradict each other.
+    pub fn violation_about(&mut self, invariant: &'static str, what: String, about: &[Deed]) {
         if self.violations.len() < 16 {
+            self.record_failure(about);
             self.violations.push(Violation { at: self.now, invariant, what });
         }
     }
@@ -196,7 +251,20 @@ impl Cluster {
 
     /// Runs until `until`, or until something is violated.
     pub fn run_to(&mut self, until: u64) {
+        if self.run_until(until, u64::MAX) {
+            self.now = self.now.max(until);
+        }
+    }
+
+    /// Runs until `until`, or so many inputs were handled, or something is violated. True: `until` it is.
+    pub fn run_until(&mut self, until: u64, events: u64) -> bool {
         while self.violations.is_empty() && self.heap.next_at().is_some_and(|at| at <= until) {
+            if self.handled >= events {
+                return false;
+            }
+            if self.taken < self.plan.branches.len() {
+                self.branch();
+            }
             let (at, event) = self.heap.take().expect("just seen");
             // Messages that breed messages: nothing legal handles so much in so little time.
             let (since, handled) = self.pace;
@@ -209,17 +277,14 @@ impl Cluster {
             self.happen(event);
             self.drain_local();
         }
-        self.now = self.now.max(until);
+        true
     }
 
     fn happen(&mut self, event: Event) {
+        self.because(NONE);
         match event {
-            Event::Message { link, connection, group, generation, message } => {
-                self.arrive(link as usize, connection, usize::from(group), generation, message);
-            }
-            Event::Control { link, connection, group, generation, control } => {
-                self.control_arrives(link as usize, connection, usize::from(group), generation, control);
-            }
+            Event::Message { header, message } => self.arrive(header, message),
+            Event::Control { header, control } => self.control_arrives(header, control),
             Event::Synced { node, life } => self.synced(usize::from(node), life),
             Event::Timer { node, life, at } => self.timer(usize::from(node), life, at),
             Event::Resume { node } => self.resume(usize::from(node)),
@@ -253,9 +318,11 @@ impl Cluster {
             return;
         }
         self.nodes[n].timer_at = u64::MAX;
+        self.nodes[n].timer_for = Instant::NEVER;
         let local = self.nodes[n].local(self.now);
         for g in 0..self.nodes[n].groups.len() {
-            if self.nodes[n].groups[g].as_ref().is_some_and(|l| l.core.deadline() <= local) {
+            if self.nodes[n].deadlines[g] <= local {
+                self.because_armed(n, g);
                 self.step(n, g, Input::Time);
                 self.check_deadline(n, g, local);
             }
@@ -270,10 +337,15 @@ impl Cluster {
         if !node.alive {
             return;
         }
-        let at = node.world(node.deadline()).max(self.now + 1);
+        let wanted = node.deadline();
+        if wanted >= node.timer_for {
+            return;
+        }
+        let at = node.world(wanted).max(self.now + 1);
         if at < node.timer_at {
             let life = node.life;
             self.nodes[n].timer_at = at;
+            self.nodes[n].timer_for = wanted;
             self.heap.add(at, Event::Timer { node: n as u16, life, at });
         }
     }

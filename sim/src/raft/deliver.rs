@@ -1,7 +1,8 @@
 //! Steps of replicas: what enters them, and where their outputs go.
 
-use super::cluster::{Cluster, Control, Event};
+use super::cluster::{Cluster, Control, Event, Header};
 use super::disk::{Durable, Write};
+use super::net::Arrivals;
 use super::node::Live;
 use super::slot::{Payload, SlotState};
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
@@ -22,19 +23,30 @@ impl Cluster {
     /// What steps caused on the same node.
     pub fn drain_local(&mut self) {
         let before = self.handled;
-        while let Some((n, g, input)) = self.local.pop_front() {
+        while let Some((n, g, cause, input)) = self.local.pop_front() {
             if self.handled > before + 100_000 {
                 self.local.clear();
                 return self.violation("storm", format!("n{n} g{g} never comes to rest: {input:?}"));
             }
             if self.has(n, g) {
+                self.because(cause);
                 self.one(n, g, input);
                 self.arm(n);
             }
         }
     }
 
+    /// Input of a replica on the same node, after this step.
+    pub fn later(&mut self, n: NodeNo, g: GroupNo, input: Input) {
+        let cause = self.cause();
+        self.local.push_back((n, g, cause, input));
+    }
+
     fn one(&mut self, n: NodeNo, g: GroupNo, input: Input) {
+        if self.nodes[n].groups[g].is_none() {
+            return;
+        }
+        self.record_input(n, g, &input);
         let node = &mut self.nodes[n];
         let local = node.local(self.now);
         let Some(live) = node.groups[g].as_mut() else { return };
@@ -48,19 +60,17 @@ impl Cluster {
         if self.mode.oracles && g == SLOT {
             live.members = Arc::clone(live.core.members());
         }
+        self.answers_fetch = matches!(&input, Input::Message(m) if matches!(m.message, Message::Fetch(_)));
         live.core.step(local, input);
         if live.core.is_leader() {
             // Whoever takes what is committed takes it at once.
             live.core.distribute(live.core.hw());
         }
-        while let Some(output) = live.core.poll_output() {
-            self.scratch.push(output);
-        }
-        let mut outputs = std::mem::take(&mut self.scratch);
-        for output in outputs.drain(..) {
+        node.deadlines[g] = live.core.deadline();
+        self.record_change(n, g);
+        while let Some(output) = self.nodes[n].groups[g].as_mut().and_then(|l| l.core.poll_output()) {
             self.output(n, g, output);
         }
-        self.scratch = outputs;
         if self.mode.oracles {
             self.check_step(n, g);
         }
@@ -70,6 +80,7 @@ impl Cluster {
         if self.printing() && !matches!(output, Output::Persist { .. }) {
             self.say(n, &format_args!("g{g} {}", super::run::brief(&output)));
         }
+        self.record_output(n, g, &output);
         if self.mode.oracles {
             self.check_output(n, g, &output);
         }
@@ -92,7 +103,7 @@ impl Cluster {
                 } else {
                     self.nodes[n].groups[g].as_ref().map(|l| l.items.range(from, to, max_bytes))
                 };
-                self.local.push_back((n, g, Input::LogRead { request, entries }));
+                self.later(n, g, Input::LogRead { request, entries });
             }
             Output::Committed { hw } => self.committed(n, g, hw),
             Output::Outcome { ctx, outcome } => self.outcome(n, g, ctx, outcome),
@@ -104,7 +115,7 @@ impl Cluster {
                     let last = offset + 8 >= SNAPSHOT_BYTES;
                     (bytes::Bytes::from_static(&[0; 8]), last)
                 });
-                self.local.push_back((n, g, Input::SnapshotPart { to, id, offset, part }));
+                self.later(n, g, Input::SnapshotPart { to, id, offset, part });
             }
             Output::WriteSnapshot { snapshot, offset, last, .. } => {
                 if offset > 0 {
@@ -112,7 +123,7 @@ impl Cluster {
                 }
                 let corrupt = last && self.nodes[n].disk.read_faults > 0 && self.disk.chance(300);
                 let outcome = if corrupt { Err(()) } else { Ok(last) };
-                self.local.push_back((n, g, Input::SnapshotWritten { id: snapshot.id, outcome }));
+                self.later(n, g, Input::SnapshotWritten { id: snapshot.id, outcome });
             }
             Output::Restore { snapshot } => {
                 self.cover.hit("rebase");
@@ -122,7 +133,7 @@ impl Cluster {
                     let state = SlotState::clone(state);
                     self.nodes[n].slot = state;
                 }
-                self.local.push_back((n, g, Input::Restored));
+                self.later(n, g, Input::Restored);
             }
             Output::Report(report) => {
                 let me = self.nodes[n].me();
@@ -137,37 +148,44 @@ impl Cluster {
         let to = node_of(m.to);
         let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
         let generation = live.generation;
-        self.post_to(n, to, |link, connection| Event::Message {
-            link,
-            connection,
-            group: g as u16,
-            generation,
-            message: Box::new(m.clone()),
-        });
+        self.post_message(n, to, g, generation, m);
     }
 
-    fn post_to(&mut self, from: NodeNo, to: NodeNo, event: impl Fn(u32, u32) -> Event) {
+    fn post_message(&mut self, from: NodeNo, to: NodeNo, g: GroupNo, generation: u64, message: Envelope) {
+        let (header, arrivals) = self.route(from, to, g, generation);
+        let Some(at) = arrivals.first else { return };
+        let message = Box::new(message);
+        let copy = arrivals.second.map(|at| (at, message.clone()));
+        self.heap.add(at, Event::Message { header, message });
+        if let Some((at, message)) = copy {
+            self.heap.add(at, Event::Message { header, message });
+        }
+    }
+
+    /// When what leaves now arrives, if it does, and under which header.
+    fn route(&mut self, from: NodeNo, to: NodeNo, g: GroupNo, generation: u64) -> (Header, Arrivals) {
         let link = self.link(from, to);
-        if from == to {
-            let connection = self.links[link].connection;
-            return self.heap.add(self.now + 1_000, event(link as u32, connection));
-        }
-        let arrivals = self.links[link].send(self.now, &self.weather, &mut self.net);
+        let arrivals = if from == to {
+            Arrivals { first: Some(self.now + 1_000), second: None }
+        } else {
+            self.links[link].send(self.now, &self.weather, &mut self.net)
+        };
         let connection = self.links[link].connection;
-        for at in [arrivals.first, arrivals.second].into_iter().flatten() {
-            self.heap.add(at, event(link as u32, connection));
-        }
+        let header = Header { link: link as u32, connection, group: g as u16, cause: self.cause(), generation };
+        (header, arrivals)
     }
 
-    pub fn arrive(&mut self, link: usize, connection: u32, g: GroupNo, generation: u64, message: Box<Envelope>) {
+    pub fn arrive(&mut self, header: Header, message: Box<Envelope>) {
+        let Header { connection, generation, cause, .. } = header;
+        let (link, g) = (header.link as usize, usize::from(header.group));
         let n = link % self.plan.nodes;
         if self.links[link].connection != connection || !self.nodes[n].alive {
             return;
         }
         if self.nodes[n].paused_until > self.now {
-            let event = Event::Message { link: link as u32, connection, group: g as u16, generation, message };
-            return self.heap.add(self.nodes[n].paused_until, event);
+            return self.heap.add(self.nodes[n].paused_until, Event::Message { header, message });
         }
+        self.because(cause);
         if let Message::FenceResp { durable, damaged, .. } = message.message
             && g != SLOT
         {
@@ -178,6 +196,7 @@ impl Cluster {
                 durable,
                 damaged,
             };
+            self.record_control(n, g, &answer);
             if let Some(c) = self.nodes[n].controllers.get_mut(&g)
                 && c.assignment.generation == generation
             {
@@ -222,7 +241,9 @@ impl Cluster {
         let syncing = self.nodes[n].disk.syncing.min(self.nodes[n].disk.queue.len());
         self.nodes[n].disk.syncing = syncing;
         self.nodes[n].durable[g] = Some(durable);
+        self.nodes[n].deadlines[g] = live.core.deadline();
         self.nodes[n].groups[g] = Some(live);
+        self.record_birth(n, g, "is made");
     }
 
     /// A replica from what the disk holds.
@@ -252,6 +273,7 @@ impl Cluster {
             led: None,
             members: Arc::default(),
             alone_since: None,
+            seen: 0,
             cut_in: None,
         }
     }
@@ -279,20 +301,26 @@ impl Cluster {
         if std::mem::take(&mut self.nodes[n].disk.fail_next) {
             return self.sync_failed(n);
         }
-        let batch: Vec<Write> = self.nodes[n].disk.queue.drain(..count).collect();
-        for w in &batch {
-            if let Some(d) = self.nodes[n].durable[w.group].as_mut()
-                && d.generation == w.generation
-            {
-                d.apply(&w.ops);
+        // One completion for each group: that of its last write speaks for all before it.
+        let mut done = std::mem::take(&mut self.done);
+        done.clear();
+        done.resize(self.nodes[n].groups.len(), None);
+        let node = &mut self.nodes[n];
+        for w in node.disk.queue.drain(..count) {
+            if let Some(d) = node.durable[w.group].as_mut().filter(|d| d.generation == w.generation) {
+                d.apply(w.ops);
             }
+            done[w.group] = Some((w.generation, w.token));
         }
-        for w in batch {
-            let current = self.nodes[n].groups[w.group].as_ref().is_some_and(|l| l.generation == w.generation);
+        for (g, last) in done.iter().enumerate() {
+            let Some((generation, token)) = *last else { continue };
+            let current = self.nodes[n].groups[g].as_ref().is_some_and(|l| l.generation == generation);
             if current && self.nodes[n].life == life {
-                self.step(n, w.group, Input::Persisted(w.token));
+                self.because_written(n, g, token);
+                self.step(n, g, Input::Persisted(token));
             }
         }
+        self.done = done;
         self.sync(n);
         self.arm(n);
     }
@@ -408,13 +436,7 @@ impl Cluster {
                         epoch,
                         message: Message::Fence,
                     };
-                    self.post_to(n, node_of(to), |link, connection| Event::Message {
-                        link,
-                        connection,
-                        group: g as u16,
-                        generation,
-                        message: Box::new(message.clone()),
-                    });
+                    self.post_message(n, node_of(to), g, generation, message);
                 }
                 Step::Assign { to, assignment } => {
                     self.send_control(n, node_of(to), g, generation, &Control::Assign(assignment));
@@ -428,13 +450,10 @@ impl Cluster {
     }
 
     pub fn send_control(&mut self, from: NodeNo, to: NodeNo, g: GroupNo, generation: u64, control: &Control) {
-        self.post_to(from, to, |link, connection| Event::Control {
-            link,
-            connection,
-            group: g as u16,
-            generation,
-            control: control.clone(),
-        });
+        let (header, arrivals) = self.route(from, to, g, generation);
+        for at in [arrivals.first, arrivals.second].into_iter().flatten() {
+            self.heap.add(at, Event::Control { header, control: control.clone() });
+        }
     }
 
     /// To whoever leads the slot.
@@ -446,15 +465,17 @@ impl Cluster {
         }
     }
 
-    pub fn control_arrives(&mut self, link: usize, connection: u32, g: GroupNo, generation: u64, control: Control) {
+    pub fn control_arrives(&mut self, header: Header, control: Control) {
+        let Header { connection, generation, cause, .. } = header;
+        let (link, g) = (header.link as usize, usize::from(header.group));
         let n = link % self.plan.nodes;
         if self.links[link].connection != connection || !self.nodes[n].alive {
             return;
         }
         if self.nodes[n].paused_until > self.now {
-            let event = Event::Control { link: link as u32, connection, group: g as u16, generation, control };
-            return self.heap.add(self.nodes[n].paused_until, event);
+            return self.heap.add(self.nodes[n].paused_until, Event::Control { header, control });
         }
+        self.because(cause);
         let local = self.nodes[n].local(self.now);
         match control {
             Control::Assign(a) => {
@@ -475,6 +496,9 @@ impl Cluster {
                 }
             }
             Control::Report(report, from) => {
+                if self.nodes[n].controls {
+                    self.record_control(n, g, &report);
+                }
                 let lives: Vec<(Replica, wukong_core::ids::Incarnation)> = self.nodes[n]
                     .heard
                     .iter()

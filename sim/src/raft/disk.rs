@@ -25,13 +25,13 @@ impl Items {
         self.entries.get(n as usize)
     }
 
-    pub fn append(&mut self, items: &[Item]) {
+    pub fn append(&mut self, items: impl IntoIterator<Item = Item>) {
         for item in items {
             match item {
-                Item::Mark { epoch, at } => self.log.mark(*epoch, *at),
+                Item::Mark { epoch, at } => self.log.mark(epoch, at),
                 Item::Entry(e) => {
                     self.log.extend(e.epoch, 1);
-                    self.entries.push_back(e.clone());
+                    self.entries.push_back(e);
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Items {
     /// Applies what a write does to the log.
     pub fn apply(&mut self, op: &Op) {
         match op {
-            Op::Append(items) => self.append(items),
+            Op::Append(items) => self.append(items.iter().cloned()),
             Op::Truncate(keep) => self.cut(*keep),
             Op::Rebase { snapshot, keep_log: true } => self.rebase(snapshot.base),
             Op::Rebase { snapshot, keep_log: false } => self.restart_at(snapshot.base),
@@ -116,20 +116,22 @@ impl Durable {
         }
     }
 
-    pub fn apply(&mut self, ops: &[Op]) {
+    pub fn apply(&mut self, ops: Ops) {
         for op in ops {
-            self.items.apply(op);
+            if let Op::Append(items) = op {
+                self.items.append(items);
+                continue;
+            }
+            self.items.apply(&op);
             match op {
-                Op::Hard { epoch, voted_for } => (self.epoch, self.voted_for) = (*epoch, *voted_for),
+                Op::Hard { epoch, voted_for } => (self.epoch, self.voted_for) = (epoch, voted_for),
                 Op::Rebase { snapshot, .. } => {
                     self.base_config = (snapshot.config_index, Arc::clone(&snapshot.config));
                     self.hint = self.hint.max(snapshot.base.index);
-                    self.snapshot = Some(Arc::clone(snapshot));
+                    self.snapshot = Some(snapshot);
                 }
-                Op::Compact { config, config_index, .. } => {
-                    self.base_config = (*config_index, Arc::clone(config));
-                }
-                Op::Hint { hw } => self.hint = (*hw).max(self.hint),
+                Op::Compact { config, config_index, .. } => self.base_config = (config_index, config),
+                Op::Hint { hw } => self.hint = hw.max(self.hint),
                 Op::Append(_) | Op::Truncate(_) => {}
             }
         }

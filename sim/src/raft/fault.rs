@@ -11,6 +11,7 @@ use wukong_core::ids::Position;
 use wukong_core::raft::config::{Change, Config, Replica};
 use wukong_core::raft::core::{Input, Role};
 use wukong_core::raft::message::Snapshot;
+use wukong_core::time::Instant;
 
 impl Cluster {
     pub fn start(&mut self, n: NodeNo) {
@@ -21,6 +22,7 @@ impl Cluster {
         node.alive = true;
         node.incarnation += 1;
         node.timer_at = u64::MAX;
+        node.timer_for = Instant::NEVER;
         node.controls = false;
         node.controllers.clear();
         node.disk.queue.clear();
@@ -37,7 +39,9 @@ impl Cluster {
                 self.cover.hit("damaged");
             }
             self.nodes[n].durable[g] = Some(durable);
+            self.nodes[n].deadlines[g] = live.core.deadline();
             self.nodes[n].groups[g] = Some(live);
+            self.record_birth(n, g, "starts again");
         }
         let known = self.nodes[n].groups[SLOT].as_ref().map_or(0, |l| l.core.hw());
         self.committed(n, SLOT, known);
@@ -60,6 +64,7 @@ impl Cluster {
             return;
         }
         self.cover.hit("crash");
+        self.record_node(n, "crashes");
         self.say(n, &"crashes");
         let node = &mut self.nodes[n];
         node.alive = false;
@@ -75,12 +80,13 @@ impl Cluster {
             self.cover.hit("crash kept unsynced writes");
         }
         let node = &mut self.nodes[n];
-        for w in writes.iter().take(kept) {
+        for w in writes.into_iter().take(kept) {
             if let Some(d) = node.durable[w.group].as_mut().filter(|d| d.generation == w.generation) {
-                d.apply(&w.ops);
+                d.apply(w.ops);
             }
         }
         node.groups.iter_mut().for_each(|g| *g = None);
+        node.deadlines.fill(Instant::NEVER);
         node.controllers.clear();
         node.controls = false;
         // What it sent and what was on its way to it is gone with its connections.
@@ -117,9 +123,9 @@ impl Cluster {
         }
     }
 
-    /// What was slow, silent or cut off is heard again.
-    fn all_up(&mut self) {
-        for n in 0..self.plan.nodes {
+    /// Who was slow, silent or cut off is heard again.
+    fn are_up(&mut self, nodes: Option<Vec<NodeNo>>) {
+        for n in nodes.unwrap_or_else(|| (0..self.plan.nodes).collect()) {
             if self.nodes[n].alive {
                 self.peer_up(n);
             }
@@ -163,11 +169,12 @@ impl Cluster {
     }
 
     pub fn begin_episode(&mut self, e: usize) {
-        let episode = self.plan.episodes[e];
+        let episode = self.episodes[e];
         if self.healing || !self.allowed(episode.kind) {
             return;
         }
         self.active[e] = true;
+        self.record_world(&format_args!("begins: {}", super::text::kind_text(episode.kind)));
         self.say(99, &format_args!("begins: {}", super::text::kind_text(episode.kind)));
         let end = (episode.at + episode.lasts).min(self.plan.lasts) * MS;
         self.heap.add(end.max(self.now), Event::End(e as u32));
@@ -209,7 +216,8 @@ impl Cluster {
         if !std::mem::take(&mut self.active[e]) {
             return;
         }
-        let kind = self.plan.episodes[e].kind;
+        let kind = self.episodes[e].kind;
+        self.record_world(&format_args!("ends: {}", super::text::kind_text(kind)));
         self.say(99, &format_args!("ends: {}", super::text::kind_text(kind)));
         match kind {
             Kind::Crash(n) | Kind::Wipe(n) | Kind::Damage(n) => self.bring_up(n),
@@ -220,13 +228,13 @@ impl Cluster {
             Kind::Idle => self.idle -= 1,
             Kind::Cut(..) | Kind::OneWay(..) | Kind::Isolate(_) | Kind::Split(_) => {
                 self.cut(kind, false);
-                self.all_up();
+                self.are_up(super::text::touches(kind));
             }
             Kind::SlowNet(_) | Kind::Datagrams(_) => {
                 self.weigh();
-                self.all_up();
+                self.are_up(None);
             }
-            Kind::Stall(..) | Kind::Pause(_) => self.all_up(),
+            Kind::Stall(..) | Kind::Pause(_) => self.are_up(super::text::touches(kind)),
             _ => {}
         }
     }
@@ -292,7 +300,7 @@ impl Cluster {
 
     /// The weather that the episodes in force make.
     fn weigh(&mut self) {
-        let kinds = self.plan.episodes.iter().zip(&self.active).filter(|(_, a)| **a).map(|(e, _)| e.kind);
+        let kinds = self.episodes.iter().zip(&self.active).filter(|(_, a)| **a).map(|(e, _)| e.kind);
         let mut w = self.weather;
         (w.latency, w.loss, w.double, w.reorder) = (self.plan.latency * 1_000, 0, 0, false);
         for kind in kinds {

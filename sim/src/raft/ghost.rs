@@ -1,5 +1,7 @@
 //! What really happened, kept beside the world: who led, what was created, committed and acknowledged.
 
+use super::visible::Visible;
+use super::voices::Voices;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wukong_core::ids::Incarnation;
@@ -22,8 +24,11 @@ pub struct Committed {
 pub struct GroupGhost {
     /// Who led each epoch.
     pub leads: BTreeMap<u64, (Replica, Incarnation)>,
-    /// Content of each entry ever created.
-    pub items: BTreeMap<(u64, u64), u64>,
+    /// Epoch and content of the entry that was first created at each index, and of all others.
+    items: Vec<Option<(u64, u64)>>,
+    others: BTreeMap<(u64, u64), u64>,
+    /// What readers saw.
+    pub visible: Visible,
     pub marks: BTreeMap<u64, u64>,
     /// Newest config that was committed.
     pub config: Option<Arc<Config>>,
@@ -60,6 +65,8 @@ pub struct Operation {
     /// For lease reads: the highest committed epoch is checked when it is served.
     pub lease: bool,
     pub open: bool,
+    /// Keys of its entries: so many from this one on.
+    pub key: u64,
     pub entries: u64,
 }
 
@@ -76,6 +83,21 @@ pub struct Ghost {
     pub applied: u64,
     pub acked: u64,
     pub judged: u64,
+    /// The next key.
+    pub keys: u64,
+    pub voices: Voices,
+}
+
+impl GroupGhost {
+    /// What is known as the entry of this epoch at this index: `content`, if nothing was.
+    pub fn created(&mut self, epoch: u64, index: u64, content: u64) -> u64 {
+        let at = index as usize;
+        if self.items.len() <= at {
+            self.items.resize(at + 1, None);
+        }
+        let (first, known) = *self.items[at].get_or_insert((epoch, content));
+        if first == epoch { known } else { *self.others.entry((epoch, index)).or_insert(content) }
+    }
 }
 
 impl Ghost {

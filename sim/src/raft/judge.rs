@@ -2,6 +2,7 @@
 
 use super::cluster::Cluster;
 use super::ghost::{Committed, GroupId};
+use super::record::Deed;
 use super::{GroupNo, MS, NodeNo, SLOT};
 use std::sync::Arc;
 use wukong_core::cluster::assignment::AssignCommand;
@@ -18,6 +19,11 @@ fn content(e: &Entry) -> u64 {
         Body::Data(b) => u64::from_be_bytes(b.as_ref().try_into().unwrap_or([255; 8])),
         Body::Config(c) => 3 << 62 | c.version,
     }
+}
+
+/// Whether the content of an entry is the key that a client gave it.
+fn is_keyed(e: &Entry) -> bool {
+    matches!(&e.body, Body::Data(b) if b.first().is_some_and(|tag| tag >> 6 == 0))
 }
 
 impl Cluster {
@@ -74,7 +80,7 @@ impl Cluster {
         match ghost.leads.get(&epoch.0) {
             Some(other) if *other != who => {
                 let what = format!("g{g} epoch {epoch}: {other:?} leads it, and now {who:?}");
-                return self.violation("I1", what);
+                return self.violation_about("I1", what, &[Deed::Led(id, epoch.0)]);
             }
             Some(_) => return,
             None => {
@@ -90,7 +96,7 @@ impl Cluster {
         if let Some((i, c)) = missing {
             let what =
                 format!("n{n} leads g{g} epoch {epoch} without entry {i} of epoch {} committed by {}", c.epoch, c.by);
-            self.violation("I8", what);
+            self.violation_about("I8", what, &[Deed::Covered(id, i)]);
         }
     }
 
@@ -98,6 +104,9 @@ impl Cluster {
     fn check_send(&mut self, n: NodeNo, g: GroupNo, m: &Envelope) {
         let id = self.id(n, g);
         let me = self.nodes[n].me();
+        if let Err(why) = self.ghost.voices.speaks(n, me, m.from, m.from_incarnation) {
+            return self.violation("I28", why);
+        }
         let Some(disk) = self.nodes[n].durable[g].as_ref() else { return };
         if m.epoch > disk.epoch.max(disk.items.log.end().epoch) {
             let what = format!("n{n} g{g} sends {} of epoch {} and promised {}", m.message.name(), m.epoch, disk.epoch);
@@ -139,10 +148,42 @@ impl Cluster {
             Message::Diverged { .. } => self.cover.hit("truncate"),
             Message::PreVoteResp { granted: false, .. } => self.cover.hit("pre-vote refused"),
             Message::Refuse { kind: RefuseKind::Fenced, .. } => self.cover.hit("stale epoch refused"),
-            Message::Refuse { kind: RefuseKind::Removed, .. } => self.cover.hit("removed told"),
+            Message::Refuse { kind: RefuseKind::Removed, .. } => {
+                self.cover.hit("removed told");
+                if self.answers_fetch {
+                    self.check_removed(n, g, m.to);
+                }
+            }
             Message::EndEpoch { .. } => self.cover.hit("stepped down"),
             Message::TransferNow { .. } => self.cover.hit("transfer"),
             _ => {}
+        }
+    }
+
+    /// 4.16: who asks for what removed it is given it, not sent away.
+    fn check_removed(&mut self, n: NodeNo, g: GroupNo, to: Replica) {
+        let Some(removal) = self.nodes[n].groups[g].as_ref().map(|l| l.core.config_index()) else { return };
+        let lacks = |l: &super::node::Live| l.core.hw() < removal && l.core.members().is_member(to);
+        let ignorant = self.place(to).and_then(|p| self.nodes[p].groups[g].as_ref()).is_some_and(lacks);
+        if ignorant {
+            let what = format!("n{n} g{g} sends {to:?} away, which does not have its removal at {removal}");
+            self.violation("removed", what);
+        }
+    }
+
+    /// I25: a reader at node `n` sees everything up to `index` that is applied there.
+    pub fn check_visible(&mut self, n: NodeNo, g: GroupNo, index: u64) {
+        let id = self.id(n, g);
+        let Some(live) = self.nodes[n].groups[g].as_mut() else { return };
+        let from = live.seen.max(live.items.log.base.index) + 1;
+        let to = index.min(live.core.hw());
+        live.seen = live.seen.max(to);
+        let ghost = self.ghost.groups.entry(id).or_default();
+        let seen = (from..=to).filter_map(|i| live.items.get(i));
+        let wrong = seen.map(|e| (e, ghost.visible.see(e.index, content(e), is_keyed(e)))).find(|(_, r)| r.is_err());
+        if let Some((e, Err(why))) = wrong {
+            let about = [Deed::Covered(id, e.index)];
+            self.violation_about("I25", format!("n{n} g{g} reader: {why}"), &about);
         }
     }
 
@@ -172,7 +213,7 @@ impl Cluster {
                 }
                 Item::Entry(e) => {
                     let c = content(e);
-                    if *ghost.items.entry((e.epoch.0, e.index)).or_insert(c) != c {
+                    if ghost.created(e.epoch.0, e.index, c) != c {
                         wrong = Some(format!("{what} another entry as epoch {} index {}", e.epoch, e.index));
                     }
                 }
@@ -301,35 +342,39 @@ impl Cluster {
         let mut wrong = None;
         for index in from..=hw {
             let Some(e) = live.items.get(index) else {
-                wrong = Some(("I9", format!("n{n} g{g} commits {index} and does not have it")));
+                wrong = Some(("I9", format!("n{n} g{g} commits {index} and does not have it"), index));
                 break;
             };
             let new = Committed { epoch: e.epoch.0, content: content(e), by: epoch.0 };
             match ghost.committed.get(index as usize - 1) {
                 Some(old) if (old.epoch, old.content) != (new.epoch, new.content) => {
                     let what = format!("n{n} g{g} entry {index}: {old:?} was committed, now {new:?}");
-                    wrong = Some(("I9", what));
+                    wrong = Some(("I9", what, index));
                     break;
                 }
                 Some(_) => {}
                 None if ghost.committed.len() as u64 + 1 == index => {
                     ghost.committed.push(new);
+                    if let Err(why) = ghost.visible.see(index, new.content, is_keyed(e)) {
+                        wrong = Some(("I25", format!("g{g}: {why}"), index));
+                        break;
+                    }
                     if let Body::Config(c) = &e.body {
                         ghost.config = Some(Arc::clone(c));
                     }
                 }
                 None => {
-                    wrong = Some(("I24", format!("n{n} g{g} commits {index} after {}", ghost.committed.len())));
+                    wrong = Some(("I24", format!("n{n} g{g} commits {index} after {}", ghost.committed.len()), index));
                     break;
                 }
             }
         }
         ghost.epoch = ghost.epoch.max(epoch.0);
         if leader && ghost.handed.contains(&epoch.0) && wrong.is_none() {
-            wrong = Some(("I18", format!("n{n} g{g} commits {hw} in epoch {epoch}, which it handed over")));
+            wrong = Some(("I18", format!("n{n} g{g} commits {hw} in epoch {epoch}, which it handed over"), hw));
         }
-        if let Some((invariant, what)) = wrong {
-            return self.violation(invariant, what);
+        if let Some((invariant, what, index)) = wrong {
+            return self.violation_about(invariant, what, &[Deed::Covered(id, index)]);
         }
         if leader {
             self.check_quorum(n, g, epoch, hw);
@@ -422,9 +467,13 @@ impl Cluster {
         }
     }
 
-    /// After each input: I30.
+    /// After each input: I30; and for I22, that a mark commits its epoch before any entry does.
     pub fn check_step(&mut self, n: NodeNo, g: GroupNo) {
         let Some(live) = self.nodes[n].groups[g].as_ref() else { return };
+        if self.plan.lease && g == SLOT && live.core.epoch_committed() {
+            let ghost = self.ghost.groups.entry((g, live.generation)).or_default();
+            ghost.epoch = ghost.epoch.max(live.core.epoch().0);
+        }
         if live.core.is_settled()
             && live.core.role() == Role::Leader
             && live.core.deadline() != wukong_core::time::Instant::NEVER
@@ -468,6 +517,15 @@ impl Cluster {
         }
     }
 
+    /// What of [`Self::check_all`] does not depend on time, for one group.
+    pub fn check_state_of(&mut self, g: GroupNo) {
+        self.check_matching(g);
+        let ids: Vec<GroupId> = self.ghost.groups.keys().copied().filter(|id| id.0 == g).collect();
+        for id in ids {
+            self.check_acks(id);
+        }
+    }
+
     /// A leader of the slot that no quorum hears of steps down.
     fn check_alone(&mut self, n: NodeNo) {
         let (now, paused) = (self.now, self.nodes[n].paused_until + 500 * MS > self.now);
@@ -503,7 +561,8 @@ impl Cluster {
                 let from = top.saturating_sub(200).max(low) + 1;
                 let wrong = (from..=top).find(|i| x.get(*i) != y.get(*i));
                 if let Some(i) = wrong {
-                    return self.violation("I5", format!("g{g}: n{a} and n{b} share entry {top} and differ at {i}"));
+                    let what = format!("g{g}: n{a} and n{b} share entry {top} and differ at {i}");
+                    return self.violation_about("I5", what, &[Deed::Replica(a, g), Deed::Replica(b, g)]);
                 }
             }
         }
@@ -546,7 +605,9 @@ impl Cluster {
             let what = format!(
                 "g{g}.{generation}: {index} of epoch {epoch} (operation {op}) is acked, a quorum lacks it: {disks:?}"
             );
-            self.violation("I14", what);
+            let index = *index;
+            let holders: Vec<Deed> = (0..self.nodes.len()).map(|n| Deed::Replica(n, g)).collect();
+            self.violation_about("I14", what, &[&[Deed::Told(id, index)], holders.as_slice()].concat());
         }
     }
 

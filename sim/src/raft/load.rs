@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Event};
 use super::ghost::Operation;
+use super::record::Deed;
 use super::slot::Payload;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::rng::Rng;
@@ -19,22 +20,41 @@ pub struct Client {
     pub open: Option<(u64, u64)>,
     /// Where it tries next, by group.
     pub hint: Vec<NodeNo>,
+    /// Proposals that follow each other without waiting.
+    pub train: Option<Train>,
+}
+
+/// What is left of a train.
+#[derive(Clone, Copy, Debug)]
+pub struct Train {
+    pub node: NodeNo,
+    pub group: GroupNo,
+    pub left: u64,
 }
 
 impl Client {
     #[must_use]
     pub fn new(seed: u64, n: usize) -> Self {
-        Self { rng: Rng::fork(seed, "client", n as u64), open: None, hint: Vec::new() }
+        Self { rng: Rng::fork(seed, "client", n as u64), open: None, hint: Vec::new(), train: None }
     }
 }
 
 impl Cluster {
     pub fn client_turn(&mut self, c: usize) {
-        let think = if self.healing { self.plan.think.max(20) } else { self.plan.think };
-        let next = self.now + self.clients[c].rng.spread(think * MS);
-        self.heap.add(next, Event::Client(c as u32));
+        let train = self.clients[c].train.take().filter(|_| self.idle == 0);
+        if train.is_some_and(|t| t.left > 1) {
+            let next = self.now + self.clients[c].rng.spread(self.plan.latency * 6_000);
+            self.heap.add(next, Event::Client(c as u32));
+        } else {
+            let think = if self.healing { self.plan.think.clamp(20, 100) } else { self.plan.think };
+            let next = self.now + self.clients[c].rng.spread(think * MS);
+            self.heap.add(next, Event::Client(c as u32));
+        }
         if self.idle > 0 {
             return;
+        }
+        if let Some(t) = train {
+            return self.train_goes_on(c, t);
         }
         if let Some((op, until)) = self.clients[c].open {
             if self.now < until {
@@ -57,19 +77,40 @@ impl Cluster {
         let read = client.rng.chance(reads);
         let lease = lease && g == SLOT && read && client.rng.chance(500);
         let entries = if read { 0 } else { 1 + client.rng.below(batch) };
+        let train = if read || self.healing { 0 } else { client.rng.below(self.plan.train) };
         if !self.has(node, g) || self.nodes[node].paused_until > self.now {
             self.clients[c].hint[g] = self.clients[c].rng.index(nodes);
             return;
         }
-        let op = self.operation(c, node, g, read, lease, entries);
+        if !read {
+            self.clients[c].train = (train > 0).then_some(Train { node, group: g, left: train + 1 });
+            return self.propose(c, node, g, entries);
+        }
+        let op = self.operation(c, node, g, read, lease, 0);
         self.clients[c].open = Some((op, self.now + 2_000 * MS));
-        let input = match (read, lease) {
-            (true, true) => Input::LeaseRead { ctx: op },
-            (true, false) => Input::Read { ctx: op },
-            _ => Input::Propose { ctx: op, batch: (0..entries).map(|_| Payload::Op(op).to_bytes()).collect() },
-        };
-        self.step(node, g, input);
+        self.step(node, g, if lease { Input::LeaseRead { ctx: op } } else { Input::Read { ctx: op } });
         self.arm(node);
+    }
+
+    pub fn propose(&mut self, c: usize, node: NodeNo, g: GroupNo, entries: u64) {
+        let op = self.operation(c, node, g, false, false, entries);
+        let key = self.ghost.operations[op as usize].key;
+        if let Some(client) = self.clients.get_mut(c) {
+            client.open = Some((op, self.now + 2_000 * MS));
+        }
+        let batch = (key..key + entries).map(|k| Payload::Op(k).to_bytes()).collect();
+        self.step(node, g, Input::Propose { ctx: op, batch });
+        self.arm(node);
+    }
+
+    /// A refusal ends a train (`outcome`): what follows is for another node.
+    fn train_goes_on(&mut self, c: usize, train: Train) {
+        let Train { node, group, left } = train;
+        if self.has(node, group) && self.nodes[node].paused_until <= self.now {
+            let entries = 1 + self.clients[c].rng.below(self.plan.batch);
+            self.clients[c].train = (left > 1).then_some(Train { left: left - 1, ..train });
+            self.propose(c, node, group, entries);
+        }
     }
 
     pub fn operation(&mut self, client: usize, node: NodeNo, g: GroupNo, read: bool, lease: bool, entries: u64) -> u64 {
@@ -77,7 +118,20 @@ impl Cluster {
         let group = (g, generation);
         let floor = self.ghost.group(group).acked;
         let life = self.nodes[node].life;
-        self.ghost.operations.push(Operation { group, client, node, life, read, floor, lease, open: true, entries });
+        let key = self.ghost.keys;
+        self.ghost.keys += entries;
+        self.ghost.operations.push(Operation {
+            group,
+            client,
+            node,
+            life,
+            read,
+            floor,
+            lease,
+            open: true,
+            key,
+            entries,
+        });
         self.begun += 1;
         self.ghost.operations.len() as u64 - 1
     }
@@ -114,21 +168,22 @@ impl Cluster {
         }
         let Some(op) = self.ghost.operations.get(ctx as usize).copied() else { return };
         let Outcome::Committed { first, last, epoch } = outcome else {
+            if let Some(client) = self.clients.get_mut(op.client) {
+                client.train = None;
+            }
             self.close(ctx);
             return;
         };
         let ghost = self.ghost.groups.entry(op.group).or_default();
-        let content = u64::from_be_bytes(Payload::Op(ctx).to_bytes().as_ref().try_into().expect("eight bytes"));
-        let wrong = (first..=last)
-            .find(|i| ghost.committed.get(*i as usize - 1).is_none_or(|c| (c.epoch, c.content) != (epoch.0, content)));
+        let wrong = (first..=last).zip(op.key..).find(|(i, key)| {
+            ghost.committed.get(*i as usize - 1).is_none_or(|c| (c.epoch, c.content) != (epoch.0, *key))
+        });
         if self.mode.oracles
-            && let Some(i) = wrong
+            && let Some((i, _)) = wrong
         {
             let there = ghost.committed.get(i as usize - 1).copied();
-            return self.violation(
-                "I13",
-                format!("n{n} g{g} operation {ctx} is told index {i} epoch {epoch}; there is {there:?}"),
-            );
+            let what = format!("n{n} g{g} operation {ctx} is told index {i} epoch {epoch}; there is {there:?}");
+            return self.violation_about("I13", what, &[Deed::Covered(op.group, i)]);
         }
         ghost.acked = ghost.acked.max(last);
         ghost.acks.push((last, epoch.0, ctx));
@@ -157,16 +212,19 @@ impl Cluster {
         if !self.mode.oracles {
             return;
         }
+        self.check_visible(n, g, index);
         if index < op.floor {
             let what = format!("n{n} g{g} read {ctx} returns {index}; {} was acknowledged before it began", op.floor);
-            return self.violation("I21", what);
+            return self.violation_about("I21", what, &[Deed::Told(op.group, op.floor)]);
         }
         if op.lease {
             let epoch = self.nodes[n].groups[g].as_ref().map_or(0, |l| l.core.epoch().0);
             let newest = self.ghost.group(op.group).epoch;
             if newest > epoch {
                 let what = format!("n{n} g{g} serves a lease read in epoch {epoch}; epoch {newest} has committed");
-                self.violation("I22", what);
+                let last = self.ghost.group(op.group).committed.len() as u64;
+                let about = [Deed::Led(op.group, newest), Deed::Covered(op.group, last)];
+                self.violation_about("I22", what, &about);
             }
         }
     }
@@ -177,7 +235,7 @@ impl Cluster {
         let number = self.commands.len() as u64;
         self.commands.push((g, command));
         let batch = [Payload::Command(number).to_bytes()].into_iter().collect();
-        self.local.push_back((n, SLOT, Input::Propose { ctx: COMMAND + number, batch }));
+        self.later(n, SLOT, Input::Propose { ctx: COMMAND + number, batch });
     }
 
     /// Channels that the slot does not know yet, or that were deleted.

@@ -26,6 +26,8 @@ pub struct Live {
     pub members: std::sync::Arc<wukong_core::raft::config::Config>,
     /// It leads and is not heard, as far as was looked.
     pub alone_since: Option<u64>,
+    /// What readers here were shown, as far as it was judged.
+    pub seen: u64,
     /// Epoch in which it last cut its log.
     pub cut_in: Option<wukong_core::ids::Epoch>,
 }
@@ -48,7 +50,11 @@ pub struct Node {
     pub disk: Disk,
     pub durable: Vec<Option<Durable>>,
     pub groups: Vec<Option<Live>>,
+    /// When each replica wants to be called, on this node's clock.
+    pub deadlines: Vec<Instant>,
+    /// The timer that is set, in the world's time and on this node's clock.
     pub timer_at: u64,
+    pub timer_for: Instant,
     /// The slot's tables, as applied by this process.
     pub slot: SlotState,
     /// Only at the leader of the slot.
@@ -73,7 +79,9 @@ impl Node {
             disk: Disk::default(),
             durable: vec![None; groups],
             groups: vec![None; groups],
+            deadlines: vec![Instant::NEVER; groups],
             timer_at: u64::MAX,
+            timer_for: Instant::NEVER,
             slot: SlotState::default(),
             controllers: BTreeMap::new(),
             controls: false,
@@ -94,7 +102,8 @@ impl Node {
     /// What its clock shows at a moment of the world.
     #[must_use]
     pub const fn local(&self, now: u64) -> Instant {
-        Instant((now as i128 + now as i128 * self.drift as i128 / 1_000_000) as u64)
+        // 64 bits are enough for hours.
+        Instant((now as i64 + now as i64 * self.drift / 1_000_000) as u64)
     }
 
     /// When its clock will show `at`.
@@ -103,13 +112,13 @@ impl Node {
         if at.0 == u64::MAX {
             return u64::MAX;
         }
-        (at.0 as i128 * 1_000_000 / (1_000_000 + self.drift as i128)) as u64 + 1
+        (at.0 as i64 * 1_000_000 / (1_000_000 + self.drift)) as u64 + 1
     }
 
     /// When it next wants to be called, on its own clock.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let groups = self.groups.iter().flatten().map(|g| g.core.deadline());
+        let groups = self.deadlines.iter().copied();
         let controllers = self.controllers.values().map(Controller::deadline);
         groups.chain(controllers).min().unwrap_or(Instant::NEVER)
     }

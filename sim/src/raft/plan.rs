@@ -61,6 +61,15 @@ pub struct Episode {
     pub kind: Kind,
 }
 
+/// From an event on, other draws than before, and more faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// So many inputs were handled.
+    pub event: u64,
+    pub seed: u64,
+    pub episodes: Vec<Episode>,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -77,6 +86,8 @@ pub struct Plan {
     pub lease: bool,
     /// Entries in a batch, at most.
     pub batch: u64,
+    /// Proposals that a client makes without waiting, at most.
+    pub train: u64,
     /// Mean latency of a message, µs.
     pub latency: u64,
     /// Mean time of a sync, µs.
@@ -88,6 +99,8 @@ pub struct Plan {
     /// Length of the part with faults, ms.
     pub lasts: u64,
     pub episodes: Vec<Episode>,
+    /// Ascending by event.
+    pub branches: Vec<Branch>,
 }
 
 /// Families of faults; a run has about half of them.
@@ -98,7 +111,7 @@ impl Plan {
     #[must_use]
     pub fn generate(seed: u64, lasts: u64) -> Self {
         let mut rng = Rng::fork(seed, "plan", 0);
-        let voters = if rng.chance(500) { 3 } else { 5 };
+        let voters = if rng.chance(280) { 3 } else { 5 };
         let lease = rng.chance(300);
         let mut plan = Self {
             seed,
@@ -106,32 +119,51 @@ impl Plan {
             voters,
             channels: 1 + rng.index(4),
             clients: 2 + rng.index(8),
-            think: rng.between(5, 60),
-            reads: rng.between(50, 400) as u32,
+            think: 0,
+            reads: rng.between(30, 150) as u32,
             lease,
             batch: *rng.pick(&[1, 1, 3, 16]),
-            latency: *rng.pick(&[50, 200, 500, 2_000]),
-            sync: *rng.pick(&[50, 300, 1_000, 5_000]),
+            train: *rng.pick(&[1, 32, 64, 64, 64, 128, 128, 128, 128, 128]),
+            // Disks are mostly slower than links: then a sync takes several appends.
+            latency: *rng.pick(&[50, 50, 50, 50, 200, 200, 200, 200, 500, 2_000]),
+            sync: *rng.pick(&[50, 2_000, 5_000, 5_000, 10_000, 10_000, 10_000, 10_000, 10_000, 20_000]),
             drift: if lease { rng.below(9_000) } else { rng.below(50_000) },
             settle: *rng.pick(&[300, 1_000, 10_000]),
             lasts,
             episodes: Vec::new(),
+            branches: Vec::new(),
         };
+        // So many proposals in a second, from all clients together.
+        let wanted = if plan.train > 1 { rng.between(1_300, 2_400) } else { rng.between(60, 150) };
+        plan.think = (plan.clients as u64 * plan.train.div_ceil(2) * 1_000 / wanted).max(5);
+        plan.episodes = plan.faults(1_500, lasts, &mut rng);
+        plan
+    }
+
+    /// Episodes from `at` ms on.
+    fn faults(&self, mut at: u64, until: u64, rng: &mut Rng) -> Vec<Episode> {
         let families: Vec<usize> = {
             let some: Vec<usize> = (0..FAMILIES).filter(|_| rng.chance(550)).collect();
             if some.is_empty() { vec![0] } else { some }
         };
         // Mean distance between two episodes.
         let pace = rng.between(150, 900);
-        let mut at = 1_500;
-        while at < lasts {
+        let mut episodes = Vec::new();
+        while at < until {
             let family = *rng.pick(&families);
-            let kind = plan.draw(family, &mut rng);
-            let episode = Episode { at, lasts: plan.length(kind, &mut rng), kind };
-            plan.episodes.push(episode);
+            let kind = self.draw(family, rng);
+            episodes.push(Episode { at, lasts: self.length(kind, rng), kind });
             at += rng.spread(pace);
         }
-        plan
+        episodes
+    }
+
+    /// Another future from `event` on, which happens at `now` ms.
+    #[must_use]
+    pub fn branch(&self, event: u64, now: u64, seed: u64) -> Branch {
+        let mut rng = Rng::fork(seed, "branch", event);
+        let begin = now + 1 + rng.below(200);
+        Branch { event, seed, episodes: self.faults(begin, self.lasts, &mut rng) }
     }
 
     fn draw(&self, family: usize, rng: &mut Rng) -> Kind {

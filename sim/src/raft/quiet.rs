@@ -1,6 +1,7 @@
 //! The end of a run: faults are over, and everything must come together again.
 
 use super::cluster::Cluster;
+use super::record::Deed;
 use super::{GroupNo, MS, SLOT};
 use wukong_core::raft::core::Role;
 
@@ -13,7 +14,7 @@ impl Cluster {
         self.healing = true;
         let begun: Vec<u64> = (0..=self.plan.channels).map(|g| self.acked_of(g)).collect();
         let until = self.now + PATIENCE * MS;
-        let mut reason = String::new();
+        let (mut reason, mut group) = (String::new(), None);
         let mut still = 0;
         while self.now < until && self.violations.is_empty() {
             self.run_to(self.now + 500 * MS);
@@ -24,14 +25,15 @@ impl Cluster {
                         break;
                     }
                 }
-                Some(why) => (reason, still) = (why, 0),
+                Some((g, why)) => (group, reason, still) = (g, why, 0),
             }
         }
         if !self.violations.is_empty() {
             return;
         }
         if still < 2 {
-            return self.violation("liveness", format!("{} s after the faults: {reason}", PATIENCE / 1_000));
+            let what = format!("{} s after the faults: {reason}", PATIENCE / 1_000);
+            return self.violation_about("liveness", what, &self.everybody(group));
         }
         // Clients stop; what they left must settle on all replicas.
         self.idle += 1;
@@ -44,9 +46,15 @@ impl Cluster {
         if let Some(why) = differs
             && self.violations.is_empty()
         {
-            self.violation("convergence", why);
+            self.violation_about("convergence", why, &self.everybody(None));
         }
         self.check_all();
+    }
+
+    /// The replicas of a group, or of all.
+    fn everybody(&self, group: Option<GroupNo>) -> Vec<Deed> {
+        let groups = group.map_or(0..=self.plan.channels, |g| g..=g);
+        groups.flat_map(|g| (0..self.nodes.len()).map(move |n| Deed::Replica(n, g))).collect()
     }
 
     fn acked_of(&self, g: GroupNo) -> u64 {
@@ -54,9 +62,9 @@ impl Cluster {
     }
 
     /// What does not work yet, if anything.
-    fn unserved(&self, begun: &[u64]) -> Option<String> {
+    fn unserved(&self, begun: &[u64]) -> Option<(Option<GroupNo>, String)> {
         if let Some(n) = self.nodes.iter().find(|n| !n.alive) {
-            return Some(format!("n{} is down", n.no));
+            return Some((None, format!("n{} is down", n.no)));
         }
         let damaged = |g: GroupNo| {
             self.nodes
@@ -68,10 +76,10 @@ impl Cluster {
                 let slot = self.nodes.iter().find(|n| n.controls);
                 let why = slot.and_then(|n| n.controllers.get(&g)).map(|c| (c.told(), c.deadline(), &c.assignment));
                 let stored = self.acked_of(g) - begun;
-                return Some(format!("g{g} stored only {stored} in the quiet phase: {why:?}"));
+                return Some((Some(g), format!("g{g} stored only {stored} in the quiet phase: {why:?}")));
             }
             if let Some(n) = damaged(g) {
-                return Some(format!("n{} g{g} is still damaged", n.no));
+                return Some((Some(g), format!("n{} g{g} is still damaged", n.no)));
             }
         }
         if !self.targets_met() {
@@ -80,7 +88,8 @@ impl Cluster {
                 .map(|n| n.slot.table.values().map(|a| (&a.voters, &a.voters_out, &a.learners)).collect::<Vec<_>>());
             let wishes = slot.map(|n| n.controllers.values().map(|c| c.told()).collect::<Vec<_>>());
             let members = slot.and_then(|n| n.groups[SLOT].as_ref()).map(|l| l.core.members());
-            return Some(format!("the voters are not {:?}; {wishes:?}; but {members:?} and {table:?}", self.targets));
+            let what = format!("the voters are not {:?}; {wishes:?}; but {members:?} and {table:?}", self.targets);
+            return Some((Some(SLOT), what));
         }
         None
     }

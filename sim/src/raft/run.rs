@@ -36,7 +36,7 @@ pub fn run(plan: &Plan, mode: Mode) -> Outcome {
             handled: world.handled,
             with_entries: world.with_entries,
             acked: world.ghost.acked,
-            episodes: plan.episodes.len() as u64,
+            episodes: world.episodes.len() as u64,
             simulated: world.now,
             trace: world.trace.value(),
             judged: world.ghost.judged,

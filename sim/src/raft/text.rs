@@ -1,6 +1,6 @@
 //! Plans as text: one line for each fact, so that a kept failure can be read and edited.
 
-use super::plan::{Episode, Kind, Plan};
+use super::plan::{Branch, Episode, Kind, Plan};
 use std::fmt::Write;
 
 impl Plan {
@@ -17,13 +17,21 @@ impl Plan {
         line("reads", u64::from(self.reads));
         line("lease", u64::from(self.lease));
         line("batch", self.batch);
+        line("train", self.train);
         line("latency", self.latency);
         line("sync", self.sync);
         line("drift", self.drift);
         line("settle", self.settle);
         line("lasts", self.lasts);
-        for e in &self.episodes {
-            writeln!(out, "at {} for {} {}", e.at, e.lasts, kind_text(e.kind)).expect("a string takes all");
+        let tell = |out: &mut String, episodes: &[Episode]| {
+            for e in episodes {
+                writeln!(out, "at {} for {} {}", e.at, e.lasts, kind_text(e.kind)).expect("a string takes all");
+            }
+        };
+        tell(&mut out, &self.episodes);
+        for b in &self.branches {
+            writeln!(out, "branch {} {}", b.event, b.seed).expect("a string takes all");
+            tell(&mut out, &b.episodes);
         }
         out
     }
@@ -36,7 +44,7 @@ impl Plan {
         if first.is_none_or(|(_, l)| l != "raft scenario v1") {
             return Err("the first line must be `raft scenario v1`".into());
         }
-        let mut plan = Self { episodes: Vec::new(), ..Self::generate(0, 0) };
+        let mut plan = Self { episodes: Vec::new(), train: 1, ..Self::generate(0, 0) };
         for (n, line) in lines.filter(|(_, l)| !l.is_empty()) {
             plan.line(line).map_err(|why| format!("line {}: `{line}`: {why}", n + 1))?;
         }
@@ -50,7 +58,8 @@ impl Plan {
                 _ => true,
             })
         };
-        match plan.episodes.iter().find(|e| !in_range(&e.kind)) {
+        let branched = plan.branches.iter().flat_map(|b| &b.episodes);
+        match plan.episodes.iter().chain(branched).find(|e| !in_range(&e.kind)) {
             Some(e) => Err(format!("`{}` names a node or channel that is not there", kind_text(e.kind))),
             None => Ok(plan),
         }
@@ -72,6 +81,7 @@ impl Plan {
             "reads" => self.reads = v as u32,
             "lease" => self.lease = v != 0,
             "batch" => self.batch = v.max(1),
+            "train" => self.train = v.max(1),
             "latency" => self.latency = v.max(1),
             "sync" => self.sync = v.max(1),
             "drift" => self.drift = v.min(50_000),
@@ -84,8 +94,10 @@ impl Plan {
                 if words.len() != 5 + numbers(kind).len() {
                     return Err(format!("expected `at MS for MS {}`", kind_text(kind)));
                 }
-                self.episodes.push(Episode { at: v, lasts: number(3)?, kind });
+                let episode = Episode { at: v, lasts: number(3)?, kind };
+                self.branches.last_mut().map_or(&mut self.episodes, |b| &mut b.episodes).push(episode);
             }
+            "branch" => self.branches.push(Branch { event: v, seed: number(2)?, episodes: Vec::new() }),
             _ => return Err("unknown word".into()),
         }
         Ok(())
@@ -159,6 +171,14 @@ fn roles(kind: Kind) -> std::str::Chars<'static> {
     .chars()
 }
 
+/// The nodes that a fault is about; None: all.
+#[must_use]
+pub fn touches(kind: Kind) -> Option<Vec<usize>> {
+    let named = numbers(kind).into_iter().zip(roles(kind)).filter(|(_, role)| *role == 'n');
+    let nodes: Vec<usize> = named.map(|(n, _)| n as usize).collect();
+    (!nodes.is_empty() && !matches!(kind, Kind::Split(_))).then_some(nodes)
+}
+
 /// The words of a fault in a plan.
 #[must_use]
 pub fn kind_text(kind: Kind) -> String {
@@ -209,6 +229,10 @@ mod tests {
             let plan = Plan::generate(seed, 20_000);
             assert_eq!(Plan::parse(&plan.text()), Ok(plan));
         }
+        let mut plan = Plan::generate(7, 20_000);
+        let episodes = plan.episodes.split_off(plan.episodes.len() / 2);
+        plan.branches.push(Branch { event: 4_711, seed: 8, episodes });
+        assert_eq!(Plan::parse(&plan.text()), Ok(plan));
         assert!(Plan::parse("raft scenario v1\nat 5 for 3 crash 99").unwrap_err().contains("not there"));
         assert!(Plan::parse("raft scenario v1\nat 5 for 3 fly 1").unwrap_err().contains("line 2"));
     }
