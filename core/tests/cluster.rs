@@ -265,3 +265,23 @@ fn a_leader_cut_off_acknowledges_nothing() {
     assert_eq!(payloads, ["before", "after"], "what was never committed is cut");
     assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
 }
+
+#[test]
+fn a_channel_is_led_where_its_slot_is() {
+    for times in 1..=6 {
+        let mut c = Cluster::new(3, 1);
+        let g = c.gateway();
+        c.node(g).connected(0, 1, "alice");
+        assert_eq!(c.send(g, 1, "bob", "before").1, 1);
+        for _ in 0..times {
+            (0..3).for_each(|n| c.crash(n));
+            c.pass(SECOND / 10);
+            (0..3).for_each(|n| c.start(n));
+            let g = c.gateway();
+            c.node(g).connected(0, 2, "alice");
+            let asked = c.time;
+            assert_eq!(c.send(g, 2, "bob", "before").1, 1);
+            assert!(c.time - asked < SECOND, "{times}: it took {} ms", (c.time - asked) / 1_000_000);
+        }
+    }
+}

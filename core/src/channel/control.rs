@@ -76,7 +76,8 @@ impl Channels {
         }
         match channel.controller.as_mut() {
             Some(controller) => {
-                controller.on_record(ctx.now.mono, a);
+                controller.on_record(ctx.now.mono, Arc::clone(&a));
+                wish_home(ctx, controller, &a);
                 self.drive(ctx, slots, index);
             }
             None => self.take_charge(ctx, slots, index, a),
@@ -100,9 +101,7 @@ impl Channels {
         if !lives {
             controller.elect(ctx.now.mono);
         }
-        if a.voters.contains(&me) && a.leader.is_none_or(|(r, _)| r != me) {
-            controller.on_wish(ctx.now.mono, Wish::Leader(me));
-        }
+        wish_home(ctx, &mut controller, &a);
         channel.controller = Some(Box::new(controller));
         self.install(ctx, slots, index);
         self.drive(ctx, slots, index);
@@ -280,6 +279,14 @@ impl Channels {
                 self.fail_readers(ctx, index);
             }
         }
+    }
+}
+
+/// A channel is led where its slot is, if that is one of its voters.
+fn wish_home(ctx: &Ctx, controller: &mut Controller, a: &Assignment) {
+    let me = ctx.replica();
+    if a.voters.contains(&me) && a.leader.is_some_and(|(r, _)| r != me) && controller.wish.is_none() {
+        controller.on_wish(ctx.now.mono, Wish::Leader(me));
     }
 }
 
