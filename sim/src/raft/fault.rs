@@ -319,7 +319,9 @@ impl Cluster {
         let me = self.nodes[n].me();
         for (g, d) in self.nodes[n].durable.iter().enumerate() {
             if let Some(d) = d {
-                self.graves.insert((me, g), (d.generation, d.items.log.end()));
+                // What damage took before counts too: it was acknowledged.
+                let end = d.items.log.end();
+                self.graves.insert((me, g), (d.generation, d.lost.map_or(end, |lost| lost.max(end))));
             }
         }
         let node = &mut self.nodes[n];
