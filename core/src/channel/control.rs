@@ -15,8 +15,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Voters of a channel, where there are as many nodes (cluster-and-raft 4.22).
-const CHANNEL_REPLICAS: usize = 3;
+/// Voters of a channel at most. The design wants three (cluster-and-raft 4.22); as long as nodes do not pass SENDs on, every node
+/// that may come to lead the slot needs a replica, or nobody could serve the channel.
+const CHANNEL_REPLICAS: usize = 7;
 /// What waits for a replica that is being loaded; more is lost, and repeated by its sender.
 const EARLY_MAX: usize = 16;
 

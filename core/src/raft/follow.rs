@@ -88,7 +88,7 @@ impl GroupCore {
             answer_now: self.follow.validated.is_none(),
             damaged: self.role == Role::Damaged,
         };
-        if fetch.answer_now || self.follow.leader_last > fetch.pos.index {
+        if fetch.answer_now || self.follow.leader_last > fetch.pos.index || self.awaits_commit() {
             let timing = self.config.timing;
             let wait = self.follow.retry_wait.max(timing.retry);
             self.follow.retry_wait = (wait * 2).min(timing.retry_max);
@@ -189,9 +189,15 @@ impl GroupCore {
         self.quote_repair(leader_last, fetch_seq);
         if some || self.follow.leader_last > self.log.end().index {
             self.fetch();
-        } else {
+        } else if !self.awaits_commit() {
             self.follow.retry_at = Instant::NEVER;
         }
+    }
+
+    /// It has what is not known to be committed: its word that it is durable may have been lost, and where nobody beats nothing
+    /// else would ask for it again.
+    fn awaits_commit(&self) -> bool {
+        self.config.mode == Mode::Assigned && self.hw < self.log.end().index
     }
 
     /// Epochs do not fall, each begins with its mark, indexes follow each other.
