@@ -76,8 +76,12 @@ impl GroupCore {
 
     /// The follower's place is gone: it must begin at the snapshot.
     pub(super) fn send_base(&mut self, to: Replica) {
+        let (now, retry) = (self.now, self.config.timing.retry);
         if let Some(p) = self.lead_mut().peer(to) {
             p.pos = None;
+            // If that is lost the follower has nothing to ask for: it is called until it does.
+            p.begin_at = now + retry;
+            p.begin_wait = retry * 2;
         }
         match self.snapshot.clone() {
             Some(snapshot) => self.send(to, Message::NeedBase { snapshot }),
@@ -138,6 +142,7 @@ impl GroupCore {
         let now = self.now;
         if let Some(p) = self.lead_mut().peer(from) {
             p.seen = Some(now);
+            p.begin_at = crate::time::Instant::NEVER;
         }
         self.out.push_back(Output::ReadSnapshot { to: from, id, offset });
     }
