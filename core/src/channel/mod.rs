@@ -267,6 +267,12 @@ impl Channels {
         Some((group.hw(), group.distributed()))
     }
 
+    /// Whether this replica leads the channel.
+    #[must_use]
+    pub fn leads(&self, key: &ChannelKey) -> bool {
+        self.by_key.get(key).is_some_and(|i| self.slab[*i as usize].leading)
+    }
+
     fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
         self.slab.get_mut(index as usize).filter(|c| c.activation == activation)
     }
