@@ -194,10 +194,14 @@ impl Channels {
         }
     }
 
-    /// The same from another node. Only a fence, a new leader, or the slot brings a replica into memory.
+    /// The same from another node. A fence, a leader or the slot brings a replica into memory: a leader that settled does not
+    /// know that a follower restarted, or left memory, and goes on where it was.
     pub fn on_peer(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, generation: u64, input: Input) {
         let calls = match &input {
-            Input::Message(m) => matches!(m.message, Message::Fence | Message::Begin { .. } | Message::Wake),
+            Input::Message(m) => matches!(
+                m.message,
+                Message::Fence | Message::Begin { .. } | Message::Wake | Message::Items { .. } | Message::Settle { .. }
+            ),
             Input::Assign(_) => true,
             _ => false,
         };
