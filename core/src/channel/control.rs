@@ -77,6 +77,7 @@ impl Channels {
         match channel.controller.as_mut() {
             Some(controller) => {
                 controller.on_record(ctx.now.mono, a);
+                wish_for(ctx, controller);
                 self.drive(ctx, slots, index);
             }
             None => self.take_charge(ctx, slots, index, a),
@@ -100,9 +101,7 @@ impl Channels {
         if !lives {
             controller.elect(ctx.now.mono);
         }
-        if a.voters.contains(&me) && a.leader.is_none_or(|(r, _)| r != me) {
-            controller.on_wish(ctx.now.mono, Wish::Leader(me));
-        }
+        wish_for(ctx, &mut controller);
         channel.controller = Some(Box::new(controller));
         self.install(ctx, slots, index);
         self.drive(ctx, slots, index);
@@ -284,6 +283,14 @@ impl Channels {
                 self.fail_readers(ctx, index);
             }
         }
+    }
+}
+
+/// A channel is led where its slot is. Said again whenever the record names somebody else: a fence round elects whoever has most.
+fn wish_for(ctx: &Ctx, controller: &mut Controller) {
+    let (me, a) = (ctx.replica(), &controller.assignment);
+    if controller.wish.is_none() && a.voters.contains(&me) && a.leader.is_none_or(|(r, _)| r != me) {
+        controller.on_wish(ctx.now.mono, Wish::Leader(me));
     }
 }
 
