@@ -393,7 +393,9 @@ impl Shard {
         match waiter {
             PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
-            PersistWaiter::ChannelGroup(index, token) => channels.on_persisted(ctx, slots, index, token),
+            PersistWaiter::ChannelGroup(index, activation, token) => {
+                channels.on_persisted(ctx, slots, index, activation, token);
+            }
             PersistWaiter::IdBlock => conns.on_ids(ctx),
             PersistWaiter::SyncOnly => {}
         }

@@ -169,6 +169,8 @@ struct Channel {
     head_due: bool,
     /// End of the log when the head row was last written.
     head_written_at: u64,
+    /// Writes in flight. What is read of a log counts as durable, so it is not read again before they are.
+    writes: u32,
     /// The log above the head row, while it is being read.
     tail: activate::Tail,
     /// What came for the replica before it could take part.
@@ -357,6 +359,7 @@ impl Channel {
             has_head: false,
             head_due: false,
             head_written_at: 0,
+            writes: 0,
             tail: activate::Tail::default(),
             early: VecDeque::new(),
             controller: None,

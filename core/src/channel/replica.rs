@@ -110,11 +110,15 @@ impl Channels {
         if ctx.mutant(Mutant::AckOnPersistStart) {
             self.local.push_back((index, Input::Persisted(token)));
         }
-        ctx.persist(PersistWaiter::ChannelGroup(index, token), class);
+        let channel = &mut self.slab[index as usize];
+        channel.writes += 1;
+        ctx.persist(PersistWaiter::ChannelGroup(index, channel.activation, token), class);
     }
 
     /// A write of the replica is durable.
-    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, token: Token) {
+    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, token: Token) {
+        let Some(channel) = self.get(index, activation) else { return };
+        channel.writes -= 1;
         if !ctx.mutant(Mutant::AckOnPersistStart) {
             self.step(ctx, slots, index, Input::Persisted(token));
         }

@@ -75,7 +75,7 @@ impl Channel {
         let asleep = self.group.as_ref().is_none_or(|g| g.is_idle() && (g.is_settled() || !g.is_leader()));
         let done = match self.stage {
             Stage::Loading => false,
-            Stage::Stopped => now >= self.last_active + limits::SETTLE_IDLE,
+            Stage::Stopped => now >= self.last_active + limits::READ_RETRY && self.writes == 0,
             Stage::Running => now >= self.last_active + limits::EVICT_IDLE && asleep && !self.dirty,
         };
         done && self.is_quiet()
@@ -101,7 +101,7 @@ impl Channel {
             if matches!(self.directory, Directory::Waiting { .. }) { self.directory_at } else { Instant::NEVER };
         let leave = match self.stage {
             Stage::Loading => Instant::NEVER,
-            Stage::Stopped => self.last_active + limits::SETTLE_IDLE,
+            Stage::Stopped => self.last_active + limits::READ_RETRY,
             Stage::Running => self.last_active + limits::EVICT_IDLE,
         };
         // What is overdue and did not happen is looked at again in a while.
