@@ -52,7 +52,7 @@ impl Channels {
         if !channel.ready.is_empty() && channel.serves() && !channel.appending() {
             channel.want_flush(ctx, index);
         }
-        if channel.leading && !channel.queue.is_empty() {
+        if channel.leading && !(channel.queue.is_empty() && channel.outgoing.is_empty()) {
             channel.schedule(ctx, index);
         }
         channel.arm(ctx, index);
@@ -84,6 +84,8 @@ impl Channels {
                 } else if let Some(to) = slots.leader(slot) {
                     ctx.post_report(to, &key, generation, report);
                 }
+                // Perhaps the epoch is committed now: reads that waited for that are confirmed.
+                self.wake_readers(ctx, slots, index);
             }
             Output::Settled { .. } => ctx.counters.channels_settled += 1,
             Output::Alarm(alarm) => ctx.note(Note::RaftAlarm { slot: channel.slot, alarm }),

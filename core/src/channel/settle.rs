@@ -35,6 +35,7 @@ impl Channels {
         if self.slab[index as usize].group.as_ref().is_some_and(|g| g.deadline() <= now) {
             self.step(ctx, slots, index, Input::Time);
         }
+        self.wake_readers(ctx, slots, index);
         let channel = &mut self.slab[index as usize];
         if channel.may_leave(now) {
             ctx.counters.channels_evicted += u64::from(channel.stage != Stage::Stopped);
@@ -104,9 +105,15 @@ impl Channel {
             Stage::Stopped => self.last_active + limits::READ_RETRY,
             Stage::Running => self.last_active + limits::EVICT_IDLE,
         };
+        // Reads that a leader could not confirm are tried again.
+        let readers = if self.leading && !self.waiting_readers.is_empty() {
+            ctx.now.mono + limits::READ_RETRY
+        } else {
+            Instant::NEVER
+        };
         // What is overdue and did not happen is looked at again in a while.
         let leave = if leave <= ctx.now.mono { ctx.now.mono + limits::SETTLE_IDLE } else { leave };
-        let at = group.min(controller).min(directory).min(self.hint_at).min(leave);
+        let at = group.min(controller).min(directory).min(self.hint_at).min(readers).min(leave);
         if at < self.timer_at || self.timer_at <= ctx.now.mono {
             ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
         }

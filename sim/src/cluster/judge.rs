@@ -32,6 +32,8 @@ pub struct Truth {
     pub acked: Vec<u64>,
     /// Message ids of each channel's committed log.
     pub committed: Vec<Vec<i64>>,
+    /// Nodes that cut a log.
+    pub cut: Vec<bool>,
     /// By node, then channel.
     seen: Vec<Vec<Seen>>,
     /// RECVs written: connection, channel, seq.
@@ -49,6 +51,7 @@ impl Truth {
         Self {
             acked: vec![0; channels],
             committed: vec![Vec::new(); channels],
+            cut: vec![false; nodes],
             seen: vec![vec![Seen::default(); channels]; nodes],
             ..Self::default()
         }
@@ -282,6 +285,7 @@ impl World {
             return;
         }
         self.cover.hit("truncated");
+        self.truth.cut[n] = true;
         for (seq, id) in cut {
             let committed = self.truth.committed.iter().position(|c| c.get(seq as usize - 1) == Some(&id));
             if let Some(channel) = committed {
