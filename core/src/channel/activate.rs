@@ -327,7 +327,9 @@ impl Channel {
         };
         let mut group = GroupCore::new(shared, stored, ctx.now.mono);
         // Nothing fetches every microsecond, so this is above all numbers of an earlier activation.
-        group.number_fetches(ctx.now.mono.0 / 1_000);
+        if !ctx.mutant(Mutant::FetchesNumberedAnew) {
+            group.number_fetches(ctx.now.mono.0 / 1_000);
+        }
         self.group = Some(Box::new(group));
     }
 

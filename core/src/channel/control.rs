@@ -7,6 +7,7 @@ use crate::cluster::control::{Controller, FenceAnswer, Step, Wish};
 use crate::cluster::{Command, Outcome, Slots, Waiter};
 use crate::ctx::Ctx;
 use crate::ids::{ChannelKey, NodeId, PeerProcess, SlotId};
+use crate::mutants::Mutant;
 use crate::raft::config::Replica;
 use crate::raft::core::{Input, Report};
 use crate::raft::message::{Envelope, Message};
@@ -114,19 +115,19 @@ impl Channels {
         if channel.stage != Stage::Running || !a.is_member(ctx.replica()) {
             return;
         }
-        let input = if channel.may_resume(ctx, &a) && channel.group.is_some() && !channel.leading {
-            Input::Resume(Arc::clone(&a))
-        } else {
-            Input::Assign(Arc::clone(&a))
-        };
-        self.enter(ctx, slots, index, a.generation, input);
+        self.enter(ctx, slots, index, a.generation, Input::Assign(a));
     }
 
     /// An input of the replica of `generation`; what is of an older one is void, a newer one begins a log.
     fn enter(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64, input: Input) {
         let channel = &self.slab[index as usize];
+        // Wherever the slot is led, who settled and left memory goes on in its epoch.
+        let input = match input {
+            Input::Assign(a) if !channel.leading && channel.may_resume(ctx, &a) => Input::Resume(a),
+            other => other,
+        };
         let known = if channel.group.is_some() { channel.head.generation } else { 0 };
-        let begins = matches!(&input, Input::Assign(_))
+        let begins = matches!(&input, Input::Assign(_) | Input::Resume(_))
             || matches!(&input, Input::Message(m) if matches!(m.message, Message::Fence | Message::Begin { .. }));
         if generation > known && begins && slots.hydrated(channel.slot) {
             self.begin_generation(ctx, slots, index, generation);
@@ -197,6 +198,9 @@ impl Channels {
     /// know that a follower restarted, or left memory, and goes on where it was.
     pub fn on_peer(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, generation: u64, input: Input) {
         let calls = match &input {
+            Input::Message(m) if ctx.mutant(Mutant::FollowerForgotten) => {
+                matches!(m.message, Message::Fence | Message::Begin { .. } | Message::Wake)
+            }
             Input::Message(m) => matches!(
                 m.message,
                 Message::Fence | Message::Begin { .. } | Message::Wake | Message::Items { .. } | Message::Settle { .. }

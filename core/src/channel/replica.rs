@@ -49,7 +49,7 @@ impl Channels {
             // Alone: the epoch's promise, or nothing; rows of a write bring it along.
             channel.write_head(ctx);
         }
-        if !channel.ready.is_empty() && channel.serves() && !channel.appending() {
+        if !channel.ready.is_empty() && channel.serves(ctx) && !channel.appending() {
             channel.want_flush(ctx, index);
         }
         if channel.leading && !(channel.queue.is_empty() && channel.outgoing.is_empty()) {
@@ -162,7 +162,7 @@ impl Channels {
         }
         channel.last_active = ctx.now.mono;
         channel.appended = 0;
-        if channel.distributed() < channel.last() {
+        if channel.distributed() < channel.last() && !ctx.mutant(Mutant::ArrearsForgotten) {
             channel.arrears = Arrears::Loading;
             channel.load_arrears(ctx, index, channel.distributed() + 1);
         }
@@ -175,7 +175,8 @@ impl Channels {
         if !core::mem::replace(&mut channel.leading, false) {
             return;
         }
-        let promised: Vec<_> = channel.held.abandon().collect();
+        let kept = ctx.mutant(Mutant::PromiseKeptOverOffice);
+        let promised: Vec<_> = if kept { Vec::new() } else { channel.held.abandon().collect() };
         for entry in promised {
             if let Some(key) = entry.key {
                 self.dedup.abandon(key);

@@ -73,7 +73,8 @@ impl Channel {
     }
 
     fn may_leave(&self, now: Instant) -> bool {
-        let asleep = self.group.as_ref().is_none_or(|g| g.is_idle() && (g.is_settled() || !g.is_leader()));
+        let asleep =
+            self.group.as_ref().is_none_or(|g| g.is_idle() && !g.gives_way() && (g.is_settled() || !g.is_leader()));
         let done = match self.stage {
             Stage::Loading => false,
             Stage::Stopped => now >= self.last_active + limits::READ_RETRY && self.writes == 0,

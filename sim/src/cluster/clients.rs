@@ -300,9 +300,11 @@ impl World {
             return self.quiet_acked(intent);
         }
         self.cover.hit("refused");
-        // Another number, and another connection: whoever refused may not lead any more.
+        // Another number, and another connection: whoever refused may not lead any more. Who has too much to do is left to do it.
         self.send_later(device, intent);
-        self.hang_up_client(conn);
+        if ack.reason != ReasonCode::RATE_LIMIT {
+            self.hang_up_client(conn);
+        }
     }
 
     pub(super) fn client_lost(&mut self, conn: u32) {
