@@ -33,8 +33,8 @@ pub enum PersistWaiter {
     SlotApplied(u16),
     /// Nobody: only the sync matters.
     SyncOnly,
-    /// A write of the channel's group.
-    ChannelGroup(u32, Token),
+    /// A write of the channel's group: index and activation of the channel.
+    ChannelGroup(u32, u64, Token),
     IdBlock,
 }
 

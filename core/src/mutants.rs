@@ -28,9 +28,34 @@ pub enum Mutant {
     MailLostWhenFull,
     /// A loaded row is used although a newer one was applied and evicted meanwhile.
     StaleLoadAfterEviction,
+    /// What a truncation cuts stays in the index of keys.
+    TruncateKeepsDedupRows,
+    /// A follower writes no index of keys.
+    FollowerIndexMissing,
+    /// Promises of a leader that lost office are kept, and given when their index commits.
+    PromiseKeptOverOffice,
+    /// A new leader looks keys up before what came from others is durable in its epoch.
+    ServesBeforeCaughtUp,
+    /// What was committed before a leader led, and not handed on, is not.
+    ArrearsForgotten,
+    /// Only what begins an epoch brings a follower into memory.
+    FollowerForgotten,
+    /// A replica that is loaded again numbers its fetches from 1.
+    FetchesNumberedAnew,
 }
 
 impl Mutant {
+    /// Those that several nodes are needed to notice.
+    pub const CLUSTER: [Self; 7] = [
+        Self::TruncateKeepsDedupRows,
+        Self::FollowerIndexMissing,
+        Self::PromiseKeptOverOffice,
+        Self::ServesBeforeCaughtUp,
+        Self::ArrearsForgotten,
+        Self::FollowerForgotten,
+        Self::FetchesNumberedAnew,
+    ];
+
     pub const ALL: [Self; 12] = [
         Self::AckOnPersistStart,
         Self::TokenCompletesEarlier,

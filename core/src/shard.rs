@@ -46,6 +46,8 @@ pub struct ShardConfig {
     pub cluster: u128,
     /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
     pub mail_credit: usize,
+    /// Changes the seeds of hash tables and nothing else; results do not depend on it.
+    pub hash_salt: u64,
     /// The planted bug of this run.
     #[cfg(feature = "mutants")]
     pub mutant: Option<crate::mutants::Mutant>,
@@ -65,6 +67,7 @@ impl Default for ShardConfig {
             replicas: Vec::new(),
             cluster: 0,
             mail_credit: crate::limits::MAIL_CREDIT,
+            hash_salt: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
         }
@@ -137,11 +140,13 @@ impl Shard {
         }
         assert!(config.mail_credit >= limits::CONNS_PER_UID, "mail credit below what one delivery needs");
         let mut hash = Stream::fork(&seed.jitter, "hash");
+        let salt = config.hash_salt;
+        let mut hash = move || hash.u64() ^ salt;
         let election = Stream::fork(&seed.jitter, "election");
-        let mut ctx = Ctx::new(config, boot, now, hash.u64(), election);
-        let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash.u64());
-        let users = Users::new(hash.u64());
-        let seeds = [hash.u64(), hash.u64(), hash.u64()];
+        let mut ctx = Ctx::new(config, boot, now, hash(), election);
+        let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash());
+        let users = Users::new(hash());
+        let seeds = [hash(), hash(), hash()];
         let channels = Channels::new(&ctx.config, seeds);
         let slots = Slots::boot(&mut ctx);
         Ok(Self {
@@ -388,7 +393,9 @@ impl Shard {
         match waiter {
             PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
-            PersistWaiter::ChannelGroup(index, token) => channels.on_persisted(ctx, slots, index, token),
+            PersistWaiter::ChannelGroup(index, activation, token) => {
+                channels.on_persisted(ctx, slots, index, activation, token);
+            }
             PersistWaiter::IdBlock => conns.on_ids(ctx),
             PersistWaiter::SyncOnly => {}
         }
@@ -558,6 +565,12 @@ impl<'a> ShardView<'a> {
     #[must_use]
     pub fn channel(&self, key: &ChannelKey) -> Option<(u64, u64)> {
         self.shard.channels.look(key)
+    }
+
+    /// Whether this replica leads a channel.
+    #[must_use]
+    pub fn channel_led(&self, key: &ChannelKey) -> bool {
+        self.shard.channels.leads(key)
     }
 
     /// Whether a slot of this shard is led by it and serves; None: it belongs to another shard.

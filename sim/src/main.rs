@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use wukong_sim::cli::doctor::{What, doctor, trace};
 use wukong_sim::cli::sweep::{Sweep, sweep};
-use wukong_sim::cli::{load, mutants, raft, replay, show, shrink, speed};
+use wukong_sim::cli::{cluster, load, mutants, raft, replay, show, shrink, speed};
 use wukong_sim::scenario::plan;
 use wukong_sim::world::Mode;
 
@@ -98,6 +98,9 @@ enum Command {
     /// Clusters of replication groups: elections, replication, assignment of channel leaders
     #[command(subcommand)]
     Raft(raft::Command),
+    /// Clusters of shards: slots and channels on several nodes, with clients
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// The trace of one run, for `doctor`
     Trace {
         file: Option<PathBuf>,
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         }
         Command::Mutants { only, seeds, events } => mutants::mutants(only.as_deref(), seeds, events),
         Command::Raft(command) => raft::main(command),
+        Command::Cluster(command) => cluster::main(command),
         Command::Trace { file, seed, events, hash, print_from, print_to } => {
             let what = file.map_or(What::Seed(seed, events), What::File);
             said(trace(&what, hash, print_from.map(|f| (f, print_to))))

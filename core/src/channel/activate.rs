@@ -60,13 +60,12 @@ impl Channels {
     /// The same, to be served by this node. `None`: no room, or its slot is led elsewhere.
     pub(super) fn want(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey) -> Option<u32> {
         let known = self.by_key.get(key).copied();
-        if let Some(index) = known
-            && (self.slab[index as usize].wanted || self.slab[index as usize].leading)
-        {
+        let channel = known.map(|index| &self.slab[index as usize]);
+        if channel.is_some_and(|c| c.wanted) {
             return known;
         }
         if !slots.leads(slot_of(&key.id, ctx.config.slots)) {
-            return None;
+            return known.filter(|_| channel.is_some_and(|c| c.leading));
         }
         let index = self.ensure(ctx, key)?;
         let channel = &mut self.slab[index as usize];
@@ -326,7 +325,12 @@ impl Channel {
             snapshot: None,
             damaged: false,
         };
-        self.group = Some(Box::new(GroupCore::new(shared, stored, ctx.now.mono)));
+        let mut group = GroupCore::new(shared, stored, ctx.now.mono);
+        // Nothing fetches every microsecond, so this is above all numbers of an earlier activation.
+        if !ctx.mutant(Mutant::FetchesNumberedAnew) {
+            group.number_fetches(ctx.now.mono.0 / 1_000);
+        }
+        self.group = Some(Box::new(group));
     }
 
     /// A settled channel evicted and loaded again by the same process goes on in its epoch.

@@ -7,6 +7,7 @@ use crate::cluster::control::{Controller, FenceAnswer, Step, Wish};
 use crate::cluster::{Command, Outcome, Slots, Waiter};
 use crate::ctx::Ctx;
 use crate::ids::{ChannelKey, NodeId, PeerProcess, SlotId};
+use crate::mutants::Mutant;
 use crate::raft::config::Replica;
 use crate::raft::core::{Input, Report};
 use crate::raft::message::{Envelope, Message};
@@ -77,8 +78,8 @@ impl Channels {
         }
         match channel.controller.as_mut() {
             Some(controller) => {
-                controller.on_record(ctx.now.mono, Arc::clone(&a));
-                wish_home(ctx, controller, &a);
+                controller.on_record(ctx.now.mono, a);
+                wish_for(ctx, controller);
                 self.drive(ctx, slots, index);
             }
             None => self.take_charge(ctx, slots, index, a),
@@ -102,7 +103,7 @@ impl Channels {
         if !lives {
             controller.elect(ctx.now.mono);
         }
-        wish_home(ctx, &mut controller, &a);
+        wish_for(ctx, &mut controller);
         channel.controller = Some(Box::new(controller));
         self.install(ctx, slots, index);
         self.drive(ctx, slots, index);
@@ -115,19 +116,19 @@ impl Channels {
         if channel.stage != Stage::Running || !a.is_member(ctx.replica()) {
             return;
         }
-        let input = if channel.may_resume(ctx, &a) && channel.group.is_some() && !channel.leading {
-            Input::Resume(Arc::clone(&a))
-        } else {
-            Input::Assign(Arc::clone(&a))
-        };
-        self.enter(ctx, slots, index, a.generation, input);
+        self.enter(ctx, slots, index, a.generation, Input::Assign(a));
     }
 
     /// An input of the replica of `generation`; what is of an older one is void, a newer one begins a log.
     fn enter(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64, input: Input) {
         let channel = &self.slab[index as usize];
+        // Wherever the slot is led, who settled and left memory goes on in its epoch.
+        let input = match input {
+            Input::Assign(a) if !channel.leading && channel.may_resume(ctx, &a) => Input::Resume(a),
+            other => other,
+        };
         let known = if channel.group.is_some() { channel.head.generation } else { 0 };
-        let begins = matches!(&input, Input::Assign(_))
+        let begins = matches!(&input, Input::Assign(_) | Input::Resume(_))
             || matches!(&input, Input::Message(m) if matches!(m.message, Message::Fence | Message::Begin { .. }));
         if generation > known && begins && slots.hydrated(channel.slot) {
             self.begin_generation(ctx, slots, index, generation);
@@ -194,10 +195,17 @@ impl Channels {
         }
     }
 
-    /// The same from another node. Only a fence, a new leader, or the slot brings a replica into memory.
+    /// The same from another node. A fence, a leader or the slot brings a replica into memory: a leader that settled does not
+    /// know that a follower restarted, or left memory, and goes on where it was.
     pub fn on_peer(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, generation: u64, input: Input) {
         let calls = match &input {
-            Input::Message(m) => matches!(m.message, Message::Fence | Message::Begin { .. } | Message::Wake),
+            Input::Message(m) if ctx.mutant(Mutant::FollowerForgotten) => {
+                matches!(m.message, Message::Fence | Message::Begin { .. } | Message::Wake)
+            }
+            Input::Message(m) => matches!(
+                m.message,
+                Message::Fence | Message::Begin { .. } | Message::Wake | Message::Items { .. } | Message::Settle { .. }
+            ),
             Input::Assign(_) => true,
             _ => false,
         };
@@ -283,10 +291,10 @@ impl Channels {
     }
 }
 
-/// A channel is led where its slot is, if that is one of its voters.
-fn wish_home(ctx: &Ctx, controller: &mut Controller, a: &Assignment) {
-    let me = ctx.replica();
-    if a.voters.contains(&me) && a.leader.is_some_and(|(r, _)| r != me) && controller.wish.is_none() {
+/// A channel is led where its slot is. Said again whenever the record names somebody else: a fence round elects whoever has most.
+fn wish_for(ctx: &Ctx, controller: &mut Controller) {
+    let (me, a) = (ctx.replica(), &controller.assignment);
+    if controller.wish.is_none() && a.voters.contains(&me) && a.leader.is_none_or(|(r, _)| r != me) {
         controller.on_wish(ctx.now.mono, Wish::Leader(me));
     }
 }

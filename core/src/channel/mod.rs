@@ -25,6 +25,7 @@ use crate::event::mail::{Delivery, SendEvent};
 use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
 use crate::limits;
 use crate::map::{Map, hasher};
+use crate::mutants::Mutant;
 use crate::raft::Held;
 use crate::raft::core::{GroupConfig, GroupCore, Input};
 use crate::store::rows::{Assignment, ChannelHead};
@@ -169,6 +170,8 @@ struct Channel {
     head_due: bool,
     /// End of the log when the head row was last written.
     head_written_at: u64,
+    /// Writes in flight. What is read of a log counts as durable, so it is not read again before they are.
+    writes: u32,
     /// The log above the head row, while it is being read.
     tail: activate::Tail,
     /// What came for the replica before it could take part.
@@ -267,6 +270,12 @@ impl Channels {
         Some((group.hw(), group.distributed()))
     }
 
+    /// Whether this replica leads the channel.
+    #[must_use]
+    pub fn leads(&self, key: &ChannelKey) -> bool {
+        self.by_key.get(key).is_some_and(|i| self.slab[*i as usize].leading)
+    }
+
     fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
         self.slab.get_mut(index as usize).filter(|c| c.activation == activation)
     }
@@ -313,7 +322,7 @@ impl Channels {
             channel.refuse_all(ctx, &mut self.dedup);
             return 1;
         }
-        if !channel.serves() {
+        if !channel.serves(ctx) {
             return 0;
         }
         let handled = self.admit_queue(ctx, index);
@@ -351,6 +360,7 @@ impl Channel {
             has_head: false,
             head_due: false,
             head_written_at: 0,
+            writes: 0,
             tail: activate::Tail::default(),
             early: VecDeque::new(),
             controller: None,
@@ -409,8 +419,9 @@ impl Channel {
     }
 
     /// Takes SENDs. What came from another leader must be durable first: keys are looked up on disk.
-    fn serves(&self) -> bool {
-        let caught_up = |g: &GroupCore| !self.followed || g.durable().epoch == g.epoch();
+    fn serves(&self, ctx: &Ctx) -> bool {
+        let hasty = ctx.mutant(Mutant::ServesBeforeCaughtUp);
+        let caught_up = |g: &GroupCore| !self.followed || hasty || g.durable().epoch == g.epoch();
         self.stage == Stage::Running && self.leading && self.group.as_deref().is_some_and(caught_up)
     }
 

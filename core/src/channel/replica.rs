@@ -49,10 +49,10 @@ impl Channels {
             // Alone: the epoch's promise, or nothing; rows of a write bring it along.
             channel.write_head(ctx);
         }
-        if !channel.ready.is_empty() && channel.serves() && !channel.appending() {
+        if !channel.ready.is_empty() && channel.serves(ctx) && !channel.appending() {
             channel.want_flush(ctx, index);
         }
-        if channel.leading && !channel.queue.is_empty() {
+        if channel.leading && !(channel.queue.is_empty() && channel.outgoing.is_empty()) {
             channel.schedule(ctx, index);
         }
         channel.arm(ctx, index);
@@ -84,6 +84,8 @@ impl Channels {
                 } else if let Some(to) = slots.leader(slot) {
                     ctx.post_report(to, &key, generation, report);
                 }
+                // Perhaps the epoch is committed now: reads that waited for that are confirmed.
+                self.wake_readers(ctx, slots, index);
             }
             Output::Settled { .. } => ctx.counters.channels_settled += 1,
             Output::Alarm(alarm) => ctx.note(Note::RaftAlarm { slot: channel.slot, alarm }),
@@ -110,11 +112,15 @@ impl Channels {
         if ctx.mutant(Mutant::AckOnPersistStart) {
             self.local.push_back((index, Input::Persisted(token)));
         }
-        ctx.persist(PersistWaiter::ChannelGroup(index, token), class);
+        let channel = &mut self.slab[index as usize];
+        channel.writes += 1;
+        ctx.persist(PersistWaiter::ChannelGroup(index, channel.activation, token), class);
     }
 
     /// A write of the replica is durable.
-    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, token: Token) {
+    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, token: Token) {
+        let Some(channel) = self.get(index, activation) else { return };
+        channel.writes -= 1;
         if !ctx.mutant(Mutant::AckOnPersistStart) {
             self.step(ctx, slots, index, Input::Persisted(token));
         }
@@ -156,7 +162,7 @@ impl Channels {
         }
         channel.last_active = ctx.now.mono;
         channel.appended = 0;
-        if channel.distributed() < channel.last() {
+        if channel.distributed() < channel.last() && !ctx.mutant(Mutant::ArrearsForgotten) {
             channel.arrears = Arrears::Loading;
             channel.load_arrears(ctx, index, channel.distributed() + 1);
         }
@@ -169,7 +175,8 @@ impl Channels {
         if !core::mem::replace(&mut channel.leading, false) {
             return;
         }
-        let promised: Vec<_> = channel.held.abandon().collect();
+        let kept = ctx.mutant(Mutant::PromiseKeptOverOffice);
+        let promised: Vec<_> = if kept { Vec::new() } else { channel.held.abandon().collect() };
         for entry in promised {
             if let Some(key) = entry.key {
                 self.dedup.abandon(key);

@@ -5,6 +5,7 @@ use super::{Channel, Channels};
 use crate::ctx::Ctx;
 use crate::ids::Epoch;
 use crate::limits;
+use crate::mutants::Mutant;
 use crate::raft::core::Op;
 use crate::raft::message::{Body, Entry, Item};
 use crate::store::rows::{Counter, Damaged, DedupRow, Format, Mark, Place};
@@ -95,7 +96,8 @@ impl Channels {
                 if record.epoch != entry.epoch {
                     return Err(Damaged);
                 }
-                let hash = (!record.client_msg_no.is_empty()).then(|| payload_hash(&record.payload));
+                let keyed = !record.client_msg_no.is_empty() && !ctx.mutant(Mutant::FollowerIndexMissing);
+                let hash = keyed.then(|| payload_hash(&record.payload));
                 channel.index_rows(ctx, &mut self.scratch, entry.index, row, &record, hash);
                 (channel.followed, channel.keys_complete) = (true, false);
             }
@@ -135,9 +137,12 @@ impl Channel {
         let Body::Data(row) = &entry.body else { return Err(Damaged) };
         let record = Record::decode(entry.index, row)?;
         let (slot, no) = (self.slot, self.no());
+        let keep_dedup = ctx.mutant(Mutant::TruncateKeepsDedupRows);
         let batch = ctx.batch();
-        keys::dedup_into(scratch, slot, no, &record.from_uid, &record.client_msg_no);
-        batch.delete(Family::Index, scratch);
+        if !keep_dedup {
+            keys::dedup_into(scratch, slot, no, &record.from_uid, &record.client_msg_no);
+            batch.delete(Family::Index, scratch);
+        }
         batch.delete(Family::Index, &keys::message_id(slot, record.message_id));
         keys::sender_into(scratch, slot, no, &record.from_uid);
         batch.delete(Family::Index, scratch);

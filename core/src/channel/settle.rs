@@ -35,6 +35,7 @@ impl Channels {
         if self.slab[index as usize].group.as_ref().is_some_and(|g| g.deadline() <= now) {
             self.step(ctx, slots, index, Input::Time);
         }
+        self.wake_readers(ctx, slots, index);
         let channel = &mut self.slab[index as usize];
         if channel.may_leave(now) {
             ctx.counters.channels_evicted += u64::from(channel.stage != Stage::Stopped);
@@ -72,10 +73,11 @@ impl Channel {
     }
 
     fn may_leave(&self, now: Instant) -> bool {
-        let asleep = self.group.as_ref().is_none_or(|g| g.is_idle() && (g.is_settled() || !g.is_leader()));
+        let asleep =
+            self.group.as_ref().is_none_or(|g| g.is_idle() && !g.gives_way() && (g.is_settled() || !g.is_leader()));
         let done = match self.stage {
             Stage::Loading => false,
-            Stage::Stopped => now >= self.last_active + limits::SETTLE_IDLE,
+            Stage::Stopped => now >= self.last_active + limits::READ_RETRY && self.writes == 0,
             Stage::Running => now >= self.last_active + limits::EVICT_IDLE && asleep && !self.dirty,
         };
         done && self.is_quiet()
@@ -101,12 +103,18 @@ impl Channel {
             if matches!(self.directory, Directory::Waiting { .. }) { self.directory_at } else { Instant::NEVER };
         let leave = match self.stage {
             Stage::Loading => Instant::NEVER,
-            Stage::Stopped => self.last_active + limits::SETTLE_IDLE,
+            Stage::Stopped => self.last_active + limits::READ_RETRY,
             Stage::Running => self.last_active + limits::EVICT_IDLE,
+        };
+        // Reads that a leader could not confirm are tried again.
+        let readers = if self.leading && !self.waiting_readers.is_empty() {
+            ctx.now.mono + limits::READ_RETRY
+        } else {
+            Instant::NEVER
         };
         // What is overdue and did not happen is looked at again in a while.
         let leave = if leave <= ctx.now.mono { ctx.now.mono + limits::SETTLE_IDLE } else { leave };
-        let at = group.min(controller).min(directory).min(self.hint_at).min(leave);
+        let at = group.min(controller).min(directory).min(self.hint_at).min(readers).min(leave);
         if at < self.timer_at || self.timer_at <= ctx.now.mono {
             ctx.arm(Timer::Channel(index), &mut self.timer_at, at);
         }

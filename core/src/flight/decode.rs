@@ -233,6 +233,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         overlay_rows_max,
         dedup_bytes_max,
         mail_credit,
+        hash_salt: 0,
         replicas,
         cluster,
         #[cfg(feature = "mutants")]

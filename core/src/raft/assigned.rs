@@ -80,6 +80,8 @@ impl GroupCore {
         let me = (self.config.me, self.config.incarnation);
         let fit = self.config.mode == Mode::Assigned
             && self.role == Role::Follower
+            // Whoever led it in this memory and stopped did so for good: it may have told the slot.
+            && self.assigned.led < a.epoch
             && a.leader == Some(me)
             && a.epoch == self.epoch
             && self.log.end().epoch == a.epoch

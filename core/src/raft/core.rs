@@ -433,6 +433,12 @@ impl GroupCore {
         group
     }
 
+    /// An owner that forgets a replica and loads it again in the same process: leaders take its fetches for old ones unless their
+    /// numbers go on. `from` is at least the number of fetches of this process so far.
+    pub fn number_fetches(&mut self, from: u64) {
+        self.follow.fetch_seq = from;
+    }
+
     fn boot(&mut self) {
         if self.config.mode == Mode::Elected {
             self.reset_election();

@@ -56,6 +56,12 @@ impl GroupCore {
         self.journal.idle()
     }
 
+    /// It led, and gives way: until the slot has decided it must not forget that.
+    #[must_use]
+    pub const fn gives_way(&self) -> bool {
+        self.assigned.handover.is_some()
+    }
+
     /// The mark of the epoch it leads begins after this index.
     #[must_use]
     pub fn mark_at(&self) -> Option<u64> {

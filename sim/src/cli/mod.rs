@@ -1,5 +1,6 @@
 //! Commands of the binary.
 
+pub mod cluster;
 pub mod doctor;
 pub mod explain;
 pub mod mutants;

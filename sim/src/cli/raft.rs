@@ -2,7 +2,7 @@
 
 use super::kept;
 use crate::raft::cluster::{Mode, Violation};
-use crate::raft::cover::Cover;
+use crate::raft::cover::{Cover, REQUIRED};
 use crate::raft::plan::Plan;
 use crate::raft::run::{Outcome, run};
 use clap::Subcommand;
@@ -281,7 +281,7 @@ fn sweep(seeds: u64, from: u64, ms: u64, jobs: usize, keep_going: bool, resume: 
         let path = keep(&Plan::generate(*seed, ms), o);
         println!("FAILED seed {seed}: {}\n  sim raft run {}", told(&o.violations[0]), path.display());
     }
-    let missing = t.cover.missing();
+    let missing = t.cover.missing(REQUIRED);
     let complete = t.runs < 200 || missing.is_empty();
     if !missing.is_empty() {
         println!("never reached: {}", missing.join(", "));

@@ -54,6 +54,10 @@ impl Cover {
         *self.0.entry(name).or_default() += 1;
     }
 
+    pub fn add_to(&mut self, name: &'static str, n: u64) {
+        *self.0.entry(name).or_default() += n;
+    }
+
     pub fn add(&mut self, other: &Self) {
         for (name, n) in &other.0 {
             *self.0.entry(name).or_default() += n;
@@ -65,9 +69,10 @@ impl Cover {
         self.0.get(name).copied().unwrap_or(0)
     }
 
+    /// Those of a list that were never seen.
     #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
-        REQUIRED.iter().copied().filter(|n| self.get(n) == 0).collect()
+    pub fn missing(&self, required: &[&'static str]) -> Vec<&'static str> {
+        required.iter().copied().filter(|n| self.get(n) == 0).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {

@@ -16,13 +16,26 @@ pub struct Seat<M> {
     pub inbox: VecDeque<Input>,
     /// New work that the shard did not want yet.
     pub held: VecDeque<Input>,
-    turn_waits: bool,
-    wake_at: u64,
+    pub turn_waits: bool,
+    pub wake_at: u64,
     pub paused_until: u64,
     pub halted: bool,
 }
 
 impl<M> Seat<M> {
+    #[must_use]
+    pub const fn new(machine: M) -> Self {
+        Self {
+            machine,
+            inbox: VecDeque::new(),
+            held: VecDeque::new(),
+            turn_waits: false,
+            wake_at: u64::MAX,
+            paused_until: 0,
+            halted: false,
+        }
+    }
+
     /// A turn may be scheduled although one waits already; the second finds nothing to do.
     pub(super) const fn allow_turn(&mut self) {
         self.turn_waits = false;
@@ -31,7 +44,7 @@ impl<M> Seat<M> {
 
 impl<M: Machine> Seat<M> {
     /// The shard wants this now.
-    fn takes(&self, input: &Input) -> bool {
+    pub fn takes(&self, input: &Input) -> bool {
         let bytes = match input {
             Input::ConnReceived { conn, .. } => self.machine.wants_bytes(*conn),
             _ => true,
@@ -40,7 +53,7 @@ impl<M: Machine> Seat<M> {
     }
 
     /// The first input left before that the shard wants now; those of one connection keep their order.
-    fn readable(&self) -> Option<usize> {
+    pub fn readable(&self) -> Option<usize> {
         if self.held.is_empty() || !self.machine.wants_input() {
             return None;
         }
@@ -122,15 +135,7 @@ impl<M: Machine> World<M> {
             let seed = self.seed_of(shard, life);
             let boot = Boot { store: StoreId(u128::from(self.sc.seed) | 1 << 64), incarnation: Incarnation(life) };
             match M::start(self.shard_config(shard), boot, seed, now) {
-                Ok(machine) => seats.push(Seat {
-                    machine,
-                    inbox: VecDeque::new(),
-                    held: VecDeque::new(),
-                    turn_waits: false,
-                    wake_at: u64::MAX,
-                    paused_until: 0,
-                    halted: false,
-                }),
+                Ok(machine) => seats.push(Seat::new(machine)),
                 Err(e) => self.violation("BOOT", format!("the shard refused to start: {e}")),
             }
         }
@@ -495,11 +500,11 @@ impl<M: Machine> World<M> {
 }
 
 /// New work, and the end of a connection, which a shell notices when it reads.
-const fn gated(input: &Input) -> bool {
+pub(crate) const fn gated(input: &Input) -> bool {
     input.is_new_work() || matches!(input, Input::ConnClosed { .. })
 }
 
-const fn conn_of(input: &Input) -> Option<ConnId> {
+pub(crate) const fn conn_of(input: &Input) -> Option<ConnId> {
     match input {
         Input::ConnOpened { conn, .. } | Input::ConnReceived { conn, .. } | Input::ConnClosed { conn, .. } => {
             Some(*conn)

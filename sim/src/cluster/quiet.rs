@@ -1,0 +1,191 @@
+//! The end of a run: faults are over, every channel takes a message, replicas become equal, everything is read.
+
+use super::world::World;
+use crate::client::State;
+use crate::clock::{MS, SEC};
+use crate::history::{ChannelIx, Event as Happened, IntentIx};
+use crate::oracle;
+use crate::world::truth::log_of;
+use std::collections::BTreeMap;
+use wukong_core::store::Record;
+
+/// 20 times the shortest election timeout: within this every channel takes a message (cluster-and-raft 5.2).
+const LIVE: u64 = 20 * SEC;
+/// A client that got no answer tries again after 12 s, and a SEND may be owed for 10 s.
+const ANSWERED: u64 = 60 * SEC;
+/// Within this, replicas are equal.
+const EQUAL: u64 = 20 * SEC;
+
+/// Oracles over the history that hold for any number of nodes.
+const ORACLES: [&str; 11] =
+    ["durable", "log", "once", "idempotent", "ids", "acks", "refusal", "echo", "order", "view", "window"];
+
+/// Where the end phase is.
+#[derive(Clone, Debug, Default)]
+pub struct Quiet {
+    /// When faults ended; 0: not yet.
+    pub began: u64,
+    probes: BTreeMap<IntentIx, ChannelIx>,
+}
+
+impl World {
+    /// Heals everything and waits for what must follow.
+    pub fn come_together(&mut self) {
+        self.heal();
+        self.until(LIVE, "liveness", Self::unprobed);
+        self.until(ANSWERED, "liveness", Self::unanswered);
+        self.until(EQUAL, "convergence", Self::unequal);
+        let reads = self.history.calls.len();
+        for channel in 0..self.history.channels.len() as ChannelIx {
+            for user in self.history.channels[channel as usize].users {
+                if !self.exempt(channel) {
+                    self.read_channel(user, channel, None);
+                }
+            }
+        }
+        self.until(5 * SEC, "reads", move |w| {
+            let open = w.history.calls[reads..].iter().any(|c| c.ended.is_none());
+            open.then(|| "a read was not answered".to_owned())
+        });
+        self.run_on(4 * SEC);
+        for n in 0..self.nodes.len() {
+            self.check_rows(n);
+            let counters: Vec<_> = self.nodes[n]
+                .seats
+                .iter()
+                .map(|s| (s.machine.view().counters().clone(), s.machine.view().link_counters().clone()))
+                .collect();
+            counters.iter().for_each(|(c, l)| self.gather(c, l));
+        }
+        self.judge_history();
+    }
+
+    fn run_on(&mut self, ns: u64) {
+        if self.violations.is_empty() {
+            self.run_to(self.now + ns);
+        }
+    }
+
+    fn until(&mut self, within: u64, name: &'static str, open: impl Fn(&mut Self) -> Option<String>) {
+        let end = self.now + within;
+        while self.violations.is_empty() {
+            let Some(why) = open(self) else { return };
+            if self.now >= end {
+                return self.violation(name, why);
+            }
+            self.run_to(self.now + 100 * MS);
+        }
+    }
+
+    fn heal(&mut self) {
+        for e in 0..self.plan.episodes.len() {
+            self.end_episode(e);
+        }
+        self.quiet.began = self.now;
+        self.happened(Happened::Quiet);
+        self.idle = 0;
+        for n in 0..self.nodes.len() {
+            self.nodes[n].down = 0;
+            self.boot(n);
+        }
+        for channel in 0..self.history.channels.len() as ChannelIx {
+            let user = self.history.channels[channel as usize].users[0];
+            let device = self.devices.iter().position(|d| d.user == user && d.listens.is_none());
+            let device = device.expect("each user has one that sends") as u32;
+            let intent = self.intend(device, channel);
+            self.quiet.probes.insert(intent, channel);
+            match self.devices[device as usize].state {
+                State::Active(conn) => self.send(device, conn, &[intent]),
+                State::Off | State::Connecting(_) => self.send_later(device, intent),
+            }
+        }
+    }
+
+    pub(super) fn quiet_acked(&mut self, intent: IntentIx) {
+        self.quiet.probes.remove(&intent);
+    }
+
+    /// SENDs go to the leader of the slot, which serves a channel only if it is one of its replicas: they are not yet forwarded.
+    fn exempt(&mut self, channel: ChannelIx) -> bool {
+        let voters = self.voters(channel);
+        let slot = self.place(channel).1;
+        let served = self.serving(slot);
+        let exempt = !voters.is_empty() && served.is_some_and(|n| !voters.contains(&n));
+        if exempt {
+            self.cover.hit("slot led outside the channel");
+        }
+        exempt
+    }
+
+    fn unprobed(&mut self) -> Option<String> {
+        let open: Vec<ChannelIx> = self.quiet.probes.values().copied().collect();
+        let open: Vec<ChannelIx> = open.into_iter().filter(|c| !self.exempt(*c)).collect();
+        (!open.is_empty()).then(|| format!("{} takes no message", self.history.show_channel(open[0])))
+    }
+
+    fn unanswered(&mut self) -> Option<String> {
+        let waiting: Vec<IntentIx> =
+            self.devices.iter().flat_map(|d| d.pending.values().map(|(intent, _)| *intent)).collect();
+        let open = waiting.into_iter().find(|i| {
+            let channel = self.history.intents[*i as usize].channel;
+            channel.is_some_and(|c| !self.exempt(c))
+        })?;
+        Some(format!("intent {open} got no answer"))
+    }
+
+    /// A channel whose replicas differ.
+    fn unequal(&mut self) -> Option<String> {
+        (0..self.history.channels.len() as ChannelIx).find_map(|channel| {
+            if self.exempt(channel) {
+                return None;
+            }
+            let name = self.history.show_channel(channel);
+            let (key, slot, home) = self.place(channel);
+            let voters = self.voters(channel);
+            let committed = self.truth.committed[channel as usize].clone();
+            for n in &voters {
+                let ids: Vec<i64> = self.log(*n, channel).iter().map(|r| r.message_id).collect();
+                if ids != committed {
+                    return Some(format!("{name}: n{n} has {} entries of {}", ids.len(), committed.len()));
+                }
+                let last = committed.len() as u64;
+                if last > 0 && self.row(*n, channel, last).is_none_or(|(_, synced)| !synced) {
+                    return Some(format!("{name}: n{n} has not synced {last}"));
+                }
+            }
+            let leader = self.serving(slot)?;
+            let (hw, distributed, _) = self.nodes[leader].channel(&key, home).filter(|(.., leads)| *leads)?;
+            (distributed < hw).then(|| format!("{name}: n{leader} handed on {distributed} of {hw}"))
+        })
+    }
+
+    fn log(&self, n: usize, channel: ChannelIx) -> Vec<Record> {
+        log_of(&self.nodes[n].storage.disk, &self.history, self.plan.slots as u16, channel).unwrap_or_default()
+    }
+
+    fn judge_history(&mut self) {
+        if !self.mode.oracles || !self.violations.is_empty() {
+            return;
+        }
+        let logs: Vec<Vec<Record>> = (0..self.history.channels.len() as ChannelIx)
+            .map(|channel| {
+                let committed = self.truth.committed[channel as usize].len();
+                let mut all: Vec<Vec<Record>> = (0..self.nodes.len()).map(|n| self.log(n, channel)).collect();
+                all.sort_by_key(|log| std::cmp::Reverse(log.len().min(committed)));
+                let mut log = all.swap_remove(0);
+                log.truncate(committed);
+                log
+            })
+            .collect();
+        for (name, check) in oracle::ALL.iter().filter(|(name, _)| ORACLES.contains(name)) {
+            match check(&self.history, &logs) {
+                Ok(judged) => {
+                    self.truth.judged += judged;
+                    self.cover.add_to(name, judged);
+                }
+                Err(v) => self.violations.push(v),
+            }
+        }
+        self.violations.sort_by_key(|v| v.at);
+    }
+}

@@ -1,0 +1,50 @@
+//! One run of a plan, from its start to the judgement.
+
+use super::plan::Plan;
+use super::world::{Mode, World};
+use crate::clock::MS;
+use crate::history::Violation;
+use crate::raft::cover::Cover;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub violations: Vec<Violation>,
+    pub handled: u64,
+    /// Distinct messages.
+    pub acked: u64,
+    /// ns.
+    pub simulated: u64,
+    pub trace: u64,
+    pub visible: u64,
+    pub judged: u64,
+    pub cover: Cover,
+}
+
+/// Runs a plan; a panic of the core is a violation.
+#[must_use]
+pub fn run(plan: &Plan, mode: Mode) -> Outcome {
+    let run = AssertUnwindSafe(|| {
+        let mut world = World::new(plan.clone(), mode);
+        world.run_to(plan.lasts * MS);
+        if world.violations.is_empty() {
+            world.come_together();
+        }
+        Outcome {
+            handled: world.handled,
+            acked: world.truth.stored.len() as u64,
+            simulated: world.now,
+            trace: world.trace.value(),
+            visible: world.visible.value(),
+            judged: world.truth.judged,
+            cover: world.cover,
+            violations: world.violations,
+        }
+    });
+    catch_unwind(run).unwrap_or_else(|why| {
+        let text = why.downcast_ref::<String>().map(String::as_str).or_else(|| why.downcast_ref::<&str>().copied());
+        let what = text.unwrap_or("a panic without a message").to_owned();
+        Outcome { violations: vec![Violation { at: 0, invariant: "PANIC", what }], ..Outcome::default() }
+    })
+}
