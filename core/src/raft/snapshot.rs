@@ -77,6 +77,10 @@ impl GroupCore {
     /// The follower's place is gone: it must begin at the snapshot.
     pub(super) fn send_base(&mut self, to: Replica) {
         let (now, retry) = (self.now, self.config.timing.retry);
+        if self.assigned.settled {
+            // It lacks something: awake until it has it.
+            self.stir();
+        }
         if let Some(p) = self.lead_mut().peer(to) {
             p.pos = None;
             // If that is lost the follower has nothing to ask for: it is called until it does.
