@@ -42,11 +42,13 @@ pub enum Mutant {
     FollowerForgotten,
     /// A replica that is loaded again numbers its fetches from 1.
     FetchesNumberedAnew,
+    /// Keys of entries that others made committed are looked up among what is durable here.
+    CommitTakenForDurable,
 }
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 7] = [
+    pub const CLUSTER: [Self; 8] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
@@ -54,6 +56,7 @@ impl Mutant {
         Self::ArrearsForgotten,
         Self::FollowerForgotten,
         Self::FetchesNumberedAnew,
+        Self::CommitTakenForDurable,
     ];
 
     pub const ALL: [Self; 12] = [
