@@ -34,8 +34,6 @@ pub enum Mutant {
     FollowerIndexMissing,
     /// Promises of a leader that lost office are kept, and given when their index commits.
     PromiseKeptOverOffice,
-    /// A new leader looks keys up before what came from others is durable in its epoch.
-    ServesBeforeCaughtUp,
     /// What was committed before a leader led, and not handed on, is not.
     ArrearsForgotten,
     /// Only what begins an epoch brings a follower into memory.
@@ -48,11 +46,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 8] = [
+    pub const CLUSTER: [Self; 7] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
-        Self::ServesBeforeCaughtUp,
         Self::ArrearsForgotten,
         Self::FollowerForgotten,
         Self::FetchesNumberedAnew,

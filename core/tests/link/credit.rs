@@ -42,7 +42,7 @@ fn item(class: LinkClass, number: u64, size: usize) -> Item {
             let body = Body::Data(Bytes::from(vec![3; size]));
             let items = vec![LogItem::Entry(Entry { index: number, epoch: Epoch(1), body })];
             let prev = Position::default();
-            said(A, 1, Message::Items { prev, items, hw: 0, leader_last: 0, fetch_seq: 0 })
+            said(A, 1, Message::Items { prev, items, hw: 0, distributed: 0, leader_last: 0, fetch_seq: 0 })
         }
     }
 }

@@ -124,11 +124,12 @@ pub fn message(kind: usize) -> BoxedStrategy<Message> {
             .boxed(),
         5 => (num(), num()).prop_map(|(seq, hw)| Message::Beat { seq, hw }).boxed(),
         6 => fetch().prop_map(Message::Fetch).boxed(),
-        7 => (pos(), vec(log_item(), 0..20), num(), num(), num())
-            .prop_map(|(prev, items, hw, leader_last, fetch_seq)| Message::Items {
+        7 => (pos(), vec(log_item(), 0..20), num(), num(), num(), num())
+            .prop_map(|(prev, items, hw, distributed, leader_last, fetch_seq)| Message::Items {
                 prev,
                 items,
                 hw,
+                distributed,
                 leader_last,
                 fetch_seq,
             })

@@ -18,7 +18,7 @@ const SLOT: SlotId = SlotId(0);
 fn data(slot: u16, index: u64, bytes: usize) -> Item {
     let entry = Entry { index, epoch: Epoch(3), body: Body::Data(Bytes::from(vec![1; bytes])) };
     let (prev, items) = (Position::default(), vec![LogItem::Entry(entry)]);
-    said(A, slot, Message::Items { prev, items, hw: 0, leader_last: index, fetch_seq: 1 })
+    said(A, slot, Message::Items { prev, items, hw: 0, distributed: 0, leader_last: index, fetch_seq: 1 })
 }
 
 fn resets(links: &mut Links, now: Instant) -> Vec<Output> {
@@ -34,7 +34,14 @@ fn reset_of(node: wukong_core::ids::NodeId) -> Vec<Output> {
 #[test]
 fn each_item_has_its_class() {
     let key = ChannelKey { id: Text::from("g"), kind: 2 };
-    let none = Message::Items { prev: Position::default(), items: vec![], hw: 1, leader_last: 1, fetch_seq: 1 };
+    let none = Message::Items {
+        prev: Position::default(),
+        items: vec![],
+        hw: 1,
+        distributed: 0,
+        leader_last: 1,
+        fetch_seq: 1,
+    };
     for (item, class) in [
         (data(1, 1, 10), LinkClass::Data),
         (said(A, 1, none), LinkClass::Control),
