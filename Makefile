@@ -9,6 +9,8 @@ ENV := source scripts/env.sh &&
 LOCKED := $(if $(CI),$(if $(wildcard Cargo.lock),--locked))
 
 SEEDS ?= 1000
+# A seed of a cluster takes about ten times as long as one of the other two.
+CLUSTER_SEEDS ?= $(shell expr $(SEEDS) / 10 + 1)
 SECONDS ?= 60
 BENCH ?= --workload w1 --self-host
 ARGS ?=
@@ -61,6 +63,7 @@ deny: ## licences, bans, sources of third-party crates
 sim: ## simulated worlds: make sim SEEDS=10000
 	$(ENV) $(SIM) -- sweep --seeds $(SEEDS) $(SIM_ARGS)
 	$(ENV) $(SIM) -- raft sweep --seeds $(SEEDS) --jobs 2 $(SIM_ARGS)
+	$(ENV) $(SIM) -- cluster sweep --seeds $(CLUSTER_SEEDS) --ms 15000 --jobs 2 $(SIM_ARGS)
 
 # A target folder of its own: other flags, and no artefact is shared.
 tierb: ## the real shell in simulated worlds: make tierb SEEDS=1000 TIERB_ARGS="--print 7"
@@ -70,6 +73,7 @@ tierb: ## the real shell in simulated worlds: make tierb SEEDS=1000 TIERB_ARGS="
 doctor: ## the simulator is deterministic
 	$(ENV) $(SIM) -- doctor
 	$(ENV) $(SIM) -- raft doctor
+	$(ENV) $(SIM) -- cluster doctor
 
 small: ## small worlds of replication, in every order (a few minutes)
 	$(ENV) $(SIM) -- raft small
@@ -77,6 +81,7 @@ small: ## small worlds of replication, in every order (a few minutes)
 mutants: ## plant known bugs; fails when the simulator misses one
 	$(ENV) $(SIM) --features mutants -- mutants
 	$(ENV) $(SIM) --features mutants -- raft mutants
+	$(ENV) $(SIM) --features mutants -- cluster mutants
 	$(ENV) cargo test $(LOCKED) --profile sim -p wukong-core -p wukong-sim --features mutants \
 		--test transcripts --test planted planted
 

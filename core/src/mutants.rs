@@ -34,14 +34,14 @@ pub enum Mutant {
     FollowerIndexMissing,
     /// Promises of a leader that lost office are kept, and given when their index commits.
     PromiseKeptOverOffice,
-    /// A new leader looks keys up before what came from others is durable in its epoch.
-    ServesBeforeCaughtUp,
     /// What was committed before a leader led, and not handed on, is not.
     ArrearsForgotten,
     /// Only what begins an epoch brings a follower into memory.
     FollowerForgotten,
     /// A replica that is loaded again numbers its fetches from 1.
     FetchesNumberedAnew,
+    /// Keys of entries that others made committed are looked up among what is durable here.
+    CommitTakenForDurable,
 }
 
 impl Mutant {
@@ -50,10 +50,10 @@ impl Mutant {
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
-        Self::ServesBeforeCaughtUp,
         Self::ArrearsForgotten,
         Self::FollowerForgotten,
         Self::FetchesNumberedAnew,
+        Self::CommitTakenForDurable,
     ];
 
     pub const ALL: [Self; 12] = [

@@ -105,6 +105,13 @@ impl Disk {
         self.tables[family as usize].get(key)
     }
 
+    /// What a crash that keeps nothing unsynced would leave of a row.
+    #[must_use]
+    pub fn durable(&self, family: Family, key: &[u8]) -> Option<&Row> {
+        let older = self.undo.iter().flatten().find(|(f, k, _)| *f == family && k == key);
+        older.map_or_else(|| self.row(family, key), |(.., row)| row.as_ref())
+    }
+
     /// Rows with `from <= key < to`, in key order.
     pub fn rows<'a>(
         &'a self,
@@ -143,6 +150,26 @@ fn range<'a>(
     let (from, to) = if empty { (from, from) } else { (from, to) };
     let (lo, hi) = (Bound::Included(from), if empty { Bound::Included(from) } else { Bound::Excluded(to) });
     table.range::<[u8], _>((lo, hi)).filter(move |_| !empty)
+}
+
+/// A disk without what is not synced; point reads only.
+pub struct Synced<'a>(pub &'a Disk);
+
+impl Snapshot for Synced<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreFault> {
+        Ok(self.0.durable(family, key).map(|r| r.value.clone()))
+    }
+
+    fn scan(
+        &self,
+        _: Family,
+        _: &[u8],
+        _: &[u8],
+        _: bool,
+        _: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreFault> {
+        Err(StoreFault::Io)
+    }
 }
 
 impl Snapshot for Disk {
@@ -195,6 +222,8 @@ mod tests {
         b.put(Family::Log, b"d", b"3");
         d.write(&b);
         assert_eq!((value(&d, b"a"), value(&d, b"c")), (None, Some(b"2".to_vec())));
+        let durable = |key: &[u8]| d.durable(Family::Log, key).map(|r| r.value.to_vec());
+        assert_eq!((durable(b"a"), durable(b"c"), durable(b"d")), (Some(b"1".to_vec()), None, None));
 
         for (keep, expected) in [(3, "c=2 d=3"), (2, "a=2 b=1 c=2"), (0, "a=1 b=1")] {
             let mut d = d.clone();

@@ -97,12 +97,18 @@ impl Channels {
         }
     }
 
-    fn start_load(&mut self, ctx: &mut Ctx, index: u32, queries: Vec<Query>) {
+    fn start_load(&mut self, ctx: &mut Ctx, index: u32, mut queries: Vec<Query>) {
         if queries.is_empty() {
             return;
         }
         ctx.counters.dedup_loads += queries.len() as u64;
         let channel = &mut self.slab[index as usize];
+        let behind = channel.group.as_ref().is_some_and(|g| g.durable().index < g.hw());
+        if behind && !ctx.mutant(Mutant::CommitTakenForDurable) {
+            // Others made entries committed that are not durable here, and memory may have forgotten their keys: the load has to
+            // see writes in flight, which one of index rows alone need not. This answer is not looked at.
+            queries.push(Query::Get { family: Family::Raft, key: keys::dirty(channel.slot, &channel.key) });
+        }
         channel.parked_loads += 1;
         let load = channel.next_load;
         channel.next_load += 1;

@@ -31,7 +31,7 @@ impl Channels {
                 continue;
             };
             channel.in_flush_list = false;
-            if channel.serves(ctx) && !channel.appending() {
+            if channel.serves() && !channel.appending() {
                 self.append(ctx, slots, index);
             }
         }

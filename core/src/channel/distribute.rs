@@ -133,10 +133,8 @@ impl Channels {
 impl Channel {
     fn advance_distributed(&mut self) {
         while self.pushes.front().is_some_and(|p| p.waiting == 0) {
-            if let Some(p) = self.pushes.pop_front() {
-                if let Some(group) = self.group.as_mut() {
-                    group.distribute(p.upto);
-                }
+            if let (Some(p), Some(group)) = (self.pushes.pop_front(), self.group.as_mut()) {
+                group.distribute(p.upto);
             }
         }
     }

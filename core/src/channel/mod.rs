@@ -25,7 +25,6 @@ use crate::event::mail::{Delivery, SendEvent};
 use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
 use crate::limits;
 use crate::map::{Map, hasher};
-use crate::mutants::Mutant;
 use crate::raft::Held;
 use crate::raft::core::{GroupConfig, GroupCore, Input};
 use crate::store::rows::{Assignment, ChannelHead};
@@ -322,7 +321,7 @@ impl Channels {
             channel.refuse_all(ctx, &mut self.dedup);
             return 1;
         }
-        if !channel.serves(ctx) {
+        if !channel.serves() {
             return 0;
         }
         let handled = self.admit_queue(ctx, index);
@@ -419,9 +418,8 @@ impl Channel {
     }
 
     /// Takes SENDs. What came from another leader must be durable first: keys are looked up on disk.
-    fn serves(&self, ctx: &Ctx) -> bool {
-        let hasty = ctx.mutant(Mutant::ServesBeforeCaughtUp);
-        let caught_up = |g: &GroupCore| !self.followed || hasty || g.durable().epoch == g.epoch();
+    fn serves(&self) -> bool {
+        let caught_up = |g: &GroupCore| !self.followed || g.durable().epoch == g.epoch();
         self.stage == Stage::Running && self.leading && self.group.as_deref().is_some_and(caught_up)
     }
 

@@ -49,7 +49,7 @@ impl Channels {
             // Alone: the epoch's promise, or nothing; rows of a write bring it along.
             channel.write_head(ctx);
         }
-        if !channel.ready.is_empty() && channel.serves(ctx) && !channel.appending() {
+        if !channel.ready.is_empty() && channel.serves() && !channel.appending() {
             channel.want_flush(ctx, index);
         }
         if channel.leading && !(channel.queue.is_empty() && channel.outgoing.is_empty()) {
@@ -74,7 +74,7 @@ impl Channels {
             }
             Output::Committed { .. } => self.commit(ctx, index),
             Output::ReadReady { ctx: number, index: at } => self.on_confirmed(ctx, index, number, at.is_ok()),
-            Output::Role { role, .. } if role == Role::Leader => self.take_office(ctx, index),
+            Output::Role { role: Role::Leader, .. } => self.take_office(ctx, index),
             Output::Role { .. } => self.lose_office(ctx, index),
             Output::Report(report) => {
                 let (slot, key, generation) = (channel.slot, channel.key.clone(), channel.head.generation);
@@ -201,13 +201,12 @@ impl Channels {
         });
         let Some(records) = records else { return self.stop(ctx, index) };
         // Newer ones may have been committed meanwhile: they are in the queue, or will be.
-        let mut at = channel.outgoing.iter().take_while(|d| d.again).count();
+        let known = channel.outgoing.iter().take_while(|d| d.again).count();
         let mut next = last + 1;
-        for record in records.into_iter().filter(|r| r.seq <= last) {
+        for (at, record) in (known..).zip(records.into_iter().filter(|r| r.seq <= last)) {
             next = record.seq + 1;
             let delivery = Delivery { channel: channel.key.clone(), record, origin: None, again: true };
             channel.outgoing.insert(at, Arc::new(delivery));
-            at += 1;
         }
         if next <= last {
             return channel.load_arrears(ctx, index, next);

@@ -23,8 +23,9 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load of nothing but index rows need not see writes in flight: the core keeps the keys of entries that are
-    /// not committed in memory, and asks only about others. Everything else sees every earlier write of its shard.
+    /// A load of nothing but index rows need not see writes in flight: the core keeps the keys of entries that are not committed
+    /// in memory, and while committed ones are not durable here it asks for another row too. Everything else sees every earlier
+    /// write of its shard.
     #[must_use]
     pub fn needs_only_durable(&self) -> bool {
         self.queries.iter().all(|q| matches!(q, Query::Get { family: Family::Index, .. }))

@@ -44,7 +44,7 @@ pub const REQUIRED: &[&str] = &[
     "dedup_loads",
     "channels_settled",
     "channels_evicted",
-    "digests_missed",
+    "digests_hit",
     "rows_packed",
     "window",
 ];
@@ -373,8 +373,7 @@ pub fn shrink(plan: &Plan, mode: Mode, budget: Duration) -> Option<Plan> {
     for edit in edits {
         let mut less = best.clone();
         edit(&mut less);
-        let sound = less.episodes.iter().all(|e| Plan::parse(&less.text()).is_ok() && e.numbers[0] < u64::MAX);
-        if less != best && sound && still(&less) {
+        if less != best && Plan::parse(&less.text()).is_ok() && still(&less) {
             best = less;
         }
     }

@@ -68,7 +68,8 @@ impl Node {
 
 impl World {
     pub(super) fn boot(&mut self, n: usize) {
-        if self.nodes[n].alive || self.nodes[n].down > 0 {
+        let never = self.mode.majority_dead && n > 0;
+        if self.nodes[n].alive || self.nodes[n].down > 0 || never {
             return;
         }
         let node = &mut self.nodes[n];

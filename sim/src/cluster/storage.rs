@@ -2,7 +2,7 @@
 
 use super::world::{Event, World};
 use crate::clock::MS;
-use crate::disk::Disk;
+use crate::disk::{Disk, Synced};
 use wukong_core::error::StoreFault;
 use wukong_core::ids::OpId;
 use wukong_core::store::{Found, Load, WriteBatch, answer};
@@ -123,7 +123,10 @@ impl World {
 
     fn read(&mut self, n: usize, load: &Load) -> Completion {
         let per = self.nodes[n].storage.read_faults;
-        let mut found = answer(&self.nodes[n].storage.disk, load);
+        let disk = &self.nodes[n].storage.disk;
+        // Keys that memory does not know are asked of what is synced, or of more.
+        let stale = load.needs_only_durable() && self.rng.disk.chance(500);
+        let mut found = if stale { answer(&Synced(disk), load) } else { answer(disk, load) };
         if per > 0 && self.rng.disk.chance(per) {
             self.cover.hit("read failed");
             if self.rng.disk.chance(300) {

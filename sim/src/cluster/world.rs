@@ -117,6 +117,8 @@ pub struct Mode {
     pub print: Option<(u64, u64)>,
     /// Seed of hash tables.
     pub hash: u64,
+    /// Only the first node ever runs: a check of the checks.
+    pub majority_dead: bool,
     #[cfg(feature = "mutants")]
     pub mutant: Option<wukong_core::mutants::Mutant>,
 }
@@ -127,6 +129,7 @@ impl Default for Mode {
             oracles: true,
             print: None,
             hash: 0,
+            majority_dead: false,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

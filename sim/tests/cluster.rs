@@ -1,0 +1,49 @@
+//! Kept plans of clusters of shards hold, and runs repeat.
+
+use std::path::{Path, PathBuf};
+use wukong_sim::cli::cluster::load;
+use wukong_sim::cluster::plan::Plan;
+use wukong_sim::cluster::run::run;
+use wukong_sim::cluster::world::Mode;
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/cluster");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "scn"));
+    files.sort();
+    files
+}
+
+#[test]
+fn kept_plans_hold() {
+    let files = files();
+    assert!(files.len() >= 9);
+    let holds = |file: &Path| {
+        let plan = load(file).unwrap();
+        let outcome = run(&plan, Mode::default());
+        assert_eq!(outcome.violations, [], "{}", file.display());
+        assert!(outcome.acked > 20, "{}: only {} acked", file.display(), outcome.acked);
+    };
+    std::thread::scope(|scope| files.iter().for_each(|file| drop(scope.spawn(|| holds(file)))));
+}
+
+#[test]
+fn fresh_seeds_hold_and_repeat() {
+    for seed in 0..3 {
+        let plan = Plan::generate(seed, 4_000);
+        let (a, b) = (run(&plan, Mode::default()), run(&plan, Mode::default()));
+        assert_eq!(a.violations, [], "seed {seed}");
+        assert_eq!((a.trace, a.handled), (b.trace, b.handled), "seed {seed}");
+        let rehashed = run(&plan, Mode { hash: 0xDEC0_DE00, ..Mode::default() });
+        assert_eq!(a.visible, rehashed.visible, "seed {seed}: another hash seed changes what clients see");
+    }
+}
+
+#[test]
+fn a_cluster_without_a_majority_fails() {
+    // A run in which nothing can be stored must not pass: two of three nodes never come back.
+    let mut plan = Plan { nodes: 3, ..Plan::generate(1, 3_000) };
+    plan.episodes.clear();
+    let outcome = run(&plan, Mode { majority_dead: true, ..Mode::default() });
+    assert_eq!(outcome.violations.first().map(|v| v.invariant), Some("liveness"));
+}
