@@ -170,7 +170,7 @@ impl Node {
     pub fn boot(&mut self, shard: usize) {
         let boot = Boot { store: self.store, incarnation: Incarnation(self.incarnation) };
         // Another one for each process, so that elections do not always end the same.
-        let own = 16 * self.store.0 as u8 ^ (self.incarnation as u8).wrapping_mul(37);
+        let own = (16 * self.store.0 as u8) ^ (self.incarnation as u8).wrapping_mul(37);
         let jitter = [(101 + shard as u8).wrapping_add(own); 32];
         let seed = Seed { keys: [1 + shard as u8; 32], jitter };
         let config = ShardConfig { shard: ShardId(shard as u8), ..self.config.clone() };
