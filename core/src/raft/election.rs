@@ -45,6 +45,10 @@ impl GroupCore {
     }
 
     pub(super) fn pre_campaign(&mut self) {
+        if self.self_vote.is_some() && self.role == Role::Candidate {
+            // A disk slower than an election: another epoch would only wait behind this one.
+            return self.reset_election();
+        }
         self.role = Role::PreCandidate;
         self.leader = None;
         self.votes.clear();

@@ -155,8 +155,7 @@ impl<M: Machine> World<M> {
 
     fn seed_of(&self, shard: u8, life: u64) -> Seed {
         let mut keys = crate::rng::Rng::fork(self.sc.seed, "keys", life << 8 | u64::from(shard));
-        let mut jitter =
-            crate::rng::Rng::fork(self.sc.seed ^ self.sc.node.hash, "jitter", life << 8 | u64::from(shard));
+        let mut jitter = crate::rng::Rng::fork(self.sc.seed, "jitter", life << 8 | u64::from(shard));
         Seed { keys: keys.bytes32(), jitter: jitter.bytes32() }
     }
 
@@ -169,6 +168,7 @@ impl<M: Machine> World<M> {
             shards: node.shards,
             slots: node.slots,
             token_auth: node.tokens,
+            hash_salt: node.hash,
             ..ShardConfig::default()
         };
         match node.overlay {
