@@ -14,6 +14,13 @@ fn a_handful_of_seeds_hold_and_repeat() {
     assert!(sum.starts > 12 && sum.counts.downs > 0, "{sum:?}");
 }
 
+/// A stopped channel asked for a deadline that had passed: no time went by any more.
+#[test]
+fn nothing_spins() {
+    let total = sweep(1159, 1, 1);
+    assert!(total.failed.is_empty(), "{:?}", total.sum.violations);
+}
+
 /// The first violation that a planted bug leads to within the first seeds of its kind.
 fn noticed(drives: Drives, bug: Bug) -> String {
     for seed in 0..60 {

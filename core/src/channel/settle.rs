@@ -99,8 +99,8 @@ impl Channel {
     pub(super) fn arm(&mut self, ctx: &mut Ctx, index: u32) {
         let group = self.group.as_ref().map_or(Instant::NEVER, |g| g.deadline());
         let controller = self.controller.as_ref().map_or(Instant::NEVER, |c| c.deadline());
-        let directory =
-            if matches!(self.directory, Directory::Waiting { .. }) { self.directory_at } else { Instant::NEVER };
+        let asks = matches!(self.directory, Directory::Waiting { .. }) && self.stage != Stage::Stopped;
+        let directory = if asks { self.directory_at } else { Instant::NEVER };
         let leave = match self.stage {
             Stage::Loading => Instant::NEVER,
             Stage::Stopped => self.last_active + limits::READ_RETRY,

@@ -147,7 +147,7 @@ fn spawn<M: Machine, S: wukong_runtime::reactor::machine::Store>(
     machine: M,
 ) {
     let Parts { shard, machine: (), store, clock, inboxes, tcp, websocket, sockets_max, peers, state, on_halt } = parts;
-    let machine = Taped { machine, tape: world.tape.clone(), place };
+    let machine = Taped { machine, tape: world.tape.clone(), place, spins: Default::default() };
     let parts = Parts { shard, machine, store, clock, inboxes, tcp, websocket, sockets_max, peers, state, on_halt };
     tokio::spawn(Reactor::new(parts).run());
 }

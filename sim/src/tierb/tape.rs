@@ -101,10 +101,18 @@ pub struct Taped<M> {
     pub machine: M,
     pub tape: Arc<Tape>,
     pub place: Place,
+    /// Deadlines in a row at one instant, and when that was.
+    pub spins: (wukong_core::time::Instant, u32),
 }
+
+/// A machine that asks for its deadline at once, again and again, never lets time pass.
+const SPINS_MAX: u32 = 100_000;
 
 impl<M: Machine> Machine for Taped<M> {
     fn handle(&mut self, now: Now, input: Input) {
+        let spins = if matches!(input, Input::Deadline) && self.spins.0 == now.mono { self.spins.1 + 1 } else { 0 };
+        assert!(spins < SPINS_MAX, "SPIN: deadline after deadline at {:?}", now.mono);
+        self.spins = (now.mono, spins);
         self.tape.event(self.place, '<', &input, |trace| trace.input(&input));
         self.machine.handle(now, input);
     }
