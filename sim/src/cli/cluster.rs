@@ -1,6 +1,7 @@
 //! `sim cluster`: clusters of real shards.
 
 use super::kept;
+use super::shrink::thin;
 use crate::cluster::plan::Plan;
 use crate::cluster::run::{Outcome, run};
 use crate::cluster::world::Mode;
@@ -347,20 +348,7 @@ pub fn shrink(plan: &Plan, mode: Mode, budget: Duration) -> Option<Plan> {
     if still(&shorter) {
         best = shorter;
     }
-    let mut chunk = best.episodes.len().div_ceil(2);
-    while chunk > 0 {
-        let mut i = 0;
-        while i < best.episodes.len() {
-            let mut less = best.clone();
-            less.episodes.drain(i..(i + chunk).min(less.episodes.len()));
-            if still(&less) {
-                best = less;
-            } else {
-                i += chunk;
-            }
-        }
-        chunk /= 2;
-    }
+    best.episodes = thin(&best.episodes, |episodes| still(&Plan { episodes: episodes.to_vec(), ..best.clone() }));
     let edits: [fn(&mut Plan); 7] = [
         |p| p.slots = 1,
         |p| p.shards = 1,

@@ -1,6 +1,7 @@
 //! `sim raft`: clusters of replication groups.
 
 use super::kept;
+use super::shrink::thin;
 use crate::raft::cluster::{Mode, Violation};
 use crate::raft::cover::{Cover, REQUIRED};
 use crate::raft::plan::Plan;
@@ -349,20 +350,7 @@ pub fn shrink(plan: &Plan, mode: Mode, budget: Duration) -> Option<Plan> {
     }
     let lasts = best.lasts;
     best.episodes.retain(|e| e.at <= lasts);
-    let mut chunk = best.episodes.len().div_ceil(2);
-    while chunk > 0 {
-        let mut i = 0;
-        while i < best.episodes.len() {
-            let mut less = best.clone();
-            less.episodes.drain(i..(i + chunk).min(less.episodes.len()));
-            if still(&less) {
-                best = less;
-            } else {
-                i += chunk;
-            }
-        }
-        chunk /= 2;
-    }
+    best.episodes = thin(&best.episodes, |episodes| still(&Plan { episodes: episodes.to_vec(), ..best.clone() }));
     for clients in [1, 2, best.clients / 2] {
         let less = Plan { clients, ..best.clone() };
         if clients < best.clients && clients > 0 && still(&less) {

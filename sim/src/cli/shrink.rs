@@ -6,6 +6,26 @@ use crate::world::Mode;
 use std::time::{Duration, Instant};
 use wukong_core::Shard;
 
+/// What is left of a list when runs of it are left out, long ones first, as long as `still` holds of the rest.
+pub fn thin<T: Clone>(list: &[T], mut still: impl FnMut(&[T]) -> bool) -> Vec<T> {
+    let mut best = list.to_vec();
+    let mut chunk = best.len().div_ceil(2);
+    while chunk > 0 {
+        let mut at = 0;
+        while at < best.len() {
+            let mut less = best.clone();
+            less.drain(at..(at + chunk).min(less.len()));
+            if still(&less) {
+                best = less;
+            } else {
+                at += chunk;
+            }
+        }
+        chunk /= 2;
+    }
+    best
+}
+
 struct Shrink {
     best: Scenario,
     invariant: &'static str,
@@ -29,23 +49,9 @@ impl Shrink {
     }
 
     fn faults(&mut self) -> bool {
-        let mut any = false;
-        let mut size = self.best.faults.len().div_ceil(2);
-        while size > 0 {
-            let mut at = 0;
-            while at < self.best.faults.len() {
-                let mut candidate = self.best.clone();
-                let end = (at + size).min(candidate.faults.len());
-                candidate.faults.drain(at..end);
-                if self.attempt(candidate) {
-                    any = true;
-                } else {
-                    at += size;
-                }
-            }
-            size /= 2;
-        }
-        any
+        let all = self.best.faults.clone();
+        let left = thin(&all, |faults| self.attempt(Scenario { faults: faults.to_vec(), ..self.best.clone() }));
+        left.len() < all.len()
     }
 
     fn values(&mut self) -> bool {
