@@ -214,7 +214,9 @@ impl Cluster {
             if matches!(&message.message, Message::Items { items, .. } if !items.is_empty()) {
                 self.with_entries += 1;
             }
-            let leads = matches!(message.message, Message::Begin { .. } | Message::Beat { .. } | Message::Items { .. });
+            let for_me = message.to == self.nodes[n].me();
+            let leads = for_me
+                && matches!(message.message, Message::Begin { .. } | Message::Beat { .. } | Message::Items { .. });
             let epoch = message.epoch;
             self.step(n, g, Input::Message(*message));
             self.arm(n);
