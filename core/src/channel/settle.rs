@@ -30,6 +30,15 @@ impl Channels {
         }
         if let Some(c) = channel.controller.as_mut().filter(|c| c.deadline() <= now) {
             c.on_time(now);
+            // A proposal to elect may have been lost with an office of the slot.
+            let a = &c.assignment;
+            let gone = a.leader.is_some_and(|(r, incarnation)| {
+                r != ctx.replica()
+                    && ctx.peer(r.node).is_none_or(|p| p.store != r.store || p.incarnation != incarnation)
+            });
+            if gone {
+                c.elect(now);
+            }
             self.drive(ctx, slots, index);
         }
         if self.slab[index as usize].group.as_ref().is_some_and(|g| g.deadline() <= now) {
