@@ -283,6 +283,14 @@ impl Ctx {
         self.links.process(node)
     }
 
+    /// Whether that process is this one, or one to which a link is open.
+    pub fn runs(&self, r: Replica, incarnation: Incarnation) -> bool {
+        if r == self.replica() {
+            return incarnation == self.incarnation;
+        }
+        self.peer(r.node).is_some_and(|p| p.store == r.store && p.incarnation == incarnation)
+    }
+
     /// What was said to peers since the last drain leaves, as far as there is credit.
     pub fn flush_links(&mut self) {
         let mut out = core::mem::take(&mut self.link_out);

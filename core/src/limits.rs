@@ -66,6 +66,17 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 64 * MIB;
 pub const SLOT_TAIL_BYTES: usize = MIB;
 /// The same for the leader of a channel.
 pub const CHANNEL_TAIL_BYTES: usize = 64 * KIB;
+/// Epochs that the log of one group may show. Each costs an election; a group with more stops.
+pub const MARKS_MAX: u32 = 65_536;
+/// Bytes of their rows.
+pub const MARKS_BYTES_MAX: u32 = 4 * MIB as u32;
+/// Entries of a channel's log that are read at once.
+pub const LOG_PAGE: u32 = 1_024;
+/// Voters of a channel. The design wants three (cluster-and-raft 4.22); as long as nodes do not pass SENDs on, every node that may
+/// come to lead the slot needs a replica, or nobody could serve the channel.
+pub const CHANNEL_REPLICAS_MAX: usize = 7;
+/// What waits for a replica that is being loaded: more is lost, and repeated by its sender.
+pub const EARLY_INPUTS_MAX: usize = 16;
 /// Entries between two head rows of a channel: bounds what activation reads.
 pub const HEAD_EVERY: u64 = 256;
 

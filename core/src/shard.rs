@@ -323,6 +323,7 @@ impl Shard {
         self.ctx.links.up(peer);
         let Self { ctx, channels, slots, .. } = self;
         slots.on_peer_up(ctx, peer);
+        channels.elect_for_lost(ctx, slots);
         channels.on_peer_up(ctx, slots, peer);
         self.drain_slots();
     }
@@ -330,7 +331,7 @@ impl Shard {
     fn on_peer_down(&mut self, node: NodeId, incarnation: Incarnation) {
         self.ctx.links.down(node, incarnation);
         let Self { ctx, channels, slots, .. } = self;
-        channels.on_peer_down(ctx, slots, node);
+        channels.elect_for_lost(ctx, slots);
         self.drain_slots();
     }
 

@@ -21,11 +21,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use wukong_proto::Text;
 
-const TAIL_PAGE: u32 = 1_024;
-/// Epochs of one channel. Each costs an election; beyond it the channel stops.
-const MARKS_MAX: u32 = 65_536;
-const MARKS_BYTES: u32 = 4 << 20;
-
 /// What was read of a log: where its epochs begin, and its entries above the commit hint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tail {
@@ -262,12 +257,12 @@ impl Channel {
         let (slot, no) = (self.slot, self.head.channel_no);
         if first {
             let (from, to) = (keys::mark(slot, no, Epoch(0)), keys::mark(slot, no, Epoch(u64::MAX)));
-            pages.push(range(Family::Marks, from, to, MARKS_MAX, MARKS_BYTES));
+            pages.push(range(Family::Marks, from, to, limits::MARKS_MAX, limits::MARKS_BYTES_MAX));
         }
         if self.dirty {
             let next = self.tail.entries.last().map_or(self.head.hw, |e| e.index) + 1;
             let (from, to) = (keys::log(slot, no, next), keys::log(slot, no, u64::MAX));
-            pages.push(range(Family::Log, from, to, TAIL_PAGE, limits::APPEND_BYTES_MAX as u32));
+            pages.push(range(Family::Log, from, to, limits::LOG_PAGE, limits::APPEND_BYTES_MAX as u32));
         }
         ctx.load(LoadWaiter::ChannelLog(index, self.activation), pages);
     }

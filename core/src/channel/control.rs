@@ -6,7 +6,8 @@ use crate::cluster::assignment::AssignCommand;
 use crate::cluster::control::{Controller, FenceAnswer, Step, Wish};
 use crate::cluster::{Command, Outcome, Slots, Waiter};
 use crate::ctx::Ctx;
-use crate::ids::{ChannelKey, NodeId, PeerProcess, SlotId};
+use crate::ids::{ChannelKey, PeerProcess, SlotId};
+use crate::limits;
 use crate::mutants::Mutant;
 use crate::raft::config::Replica;
 use crate::raft::core::{Input, Report};
@@ -15,12 +16,6 @@ use crate::store::rows::Assignment;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-/// Voters of a channel at most. The design wants three (cluster-and-raft 4.22); as long as nodes do not pass SENDs on, every node
-/// that may come to lead the slot needs a replica, or nobody could serve the channel.
-const CHANNEL_REPLICAS: usize = 7;
-/// What waits for a replica that is being loaded; more is lost, and repeated by its sender.
-const EARLY_MAX: usize = 16;
 
 impl Channels {
     /// Head row and slot rows are known, and somebody wants the channel served: sees to it that it has a leader.
@@ -93,12 +88,8 @@ impl Channels {
         let resumes = !channel.leading && channel.may_resume(ctx, &a);
         let mut controller = Controller::new(ctx.now.mono, Arc::clone(&a), None);
         let lives = a.leader.is_none_or(|(r, incarnation)| {
-            if r == me {
-                // Whoever led in this process and is not in memory has settled.
-                incarnation == ctx.incarnation && (channel.leading || resumes || channel.head.epoch < a.epoch)
-            } else {
-                ctx.peer(r.node).is_some_and(|p| p.store == r.store && p.incarnation == incarnation)
-            }
+            // Whoever led in this process and is not in memory has settled.
+            ctx.runs(r, incarnation) && (r != me || channel.leading || resumes || channel.head.epoch < a.epoch)
         });
         if !lives {
             controller.elect(ctx.now.mono);
@@ -189,7 +180,9 @@ impl Channels {
             return;
         }
         match channel.stage {
-            Stage::Loading if channel.early.len() < EARLY_MAX => channel.early.push_back((generation, input)),
+            Stage::Loading if channel.early.len() < limits::EARLY_INPUTS_MAX => {
+                channel.early.push_back((generation, input))
+            }
             Stage::Loading | Stage::Stopped => {}
             Stage::Running => self.enter(ctx, slots, index, generation, input),
         }
@@ -239,39 +232,25 @@ impl Channels {
         self.drive(ctx, slots, index);
     }
 
-    /// A process is gone: the channels that it led, and that are looked after here, get another leader. Fencing makes a false
-    /// alarm harmless.
-    pub fn on_peer_down(&mut self, ctx: &mut Ctx, slots: &mut Slots, node: NodeId) {
-        let led = |c: &Channel| {
-            c.controller.as_ref().is_some_and(|c| c.assignment.leader.is_some_and(|(r, _)| r.node == node))
-        };
-        self.elect_all(ctx, slots, led);
-    }
-
-    /// A process is there: what an older one of the same node led is led by nobody.
-    pub fn on_peer_up(&mut self, ctx: &mut Ctx, slots: &mut Slots, peer: PeerProcess) {
-        let orphaned = |c: &Channel| {
-            c.controller.as_ref().is_some_and(|c| {
-                c.assignment
-                    .leader
-                    .is_some_and(|(r, i)| r.node == peer.node && (r.store != peer.store || i != peer.incarnation))
-            })
-        };
-        self.elect_all(ctx, slots, orphaned);
-        let back = Replica { node: peer.node, store: peer.store };
-        let leading: Vec<u32> = self.slab.iter().filter(|(_, c)| c.leading).map(|(i, _)| i as u32).collect();
-        for index in leading {
-            self.step(ctx, slots, index, Input::PeerUp(back));
-        }
-    }
-
-    fn elect_all(&mut self, ctx: &mut Ctx, slots: &mut Slots, which: impl Fn(&Channel) -> bool) {
-        let due: Vec<u32> = self.slab.iter().filter(|(_, c)| which(c)).map(|(i, _)| i as u32).collect();
+    /// Links came or went: channels that are looked after here, and whose leader does not run, get another one. Fencing makes a
+    /// false alarm harmless.
+    pub fn elect_for_lost(&mut self, ctx: &mut Ctx, slots: &mut Slots) {
+        let lost = |c: &Channel| c.controller.as_ref().is_some_and(|c| leader_is_lost(ctx, c));
+        let due: Vec<u32> = self.slab.iter().filter(|(_, c)| lost(c)).map(|(i, _)| i as u32).collect();
         for index in due {
             if let Some(c) = self.slab[index as usize].controller.as_mut() {
                 c.elect(ctx.now.mono);
             }
             self.drive(ctx, slots, index);
+        }
+    }
+
+    /// A process is there: followers of it that settled leaders know to lag are called.
+    pub fn on_peer_up(&mut self, ctx: &mut Ctx, slots: &mut Slots, peer: PeerProcess) {
+        let back = Replica { node: peer.node, store: peer.store };
+        let leading: Vec<u32> = self.slab.iter().filter(|(_, c)| c.leading).map(|(i, _)| i as u32).collect();
+        for index in leading {
+            self.step(ctx, slots, index, Input::PeerUp(back));
         }
     }
 
@@ -291,6 +270,11 @@ impl Channels {
     }
 }
 
+/// Whether the process that the record names as leader is not this one, and none that a link is open to.
+pub(super) fn leader_is_lost(ctx: &Ctx, controller: &Controller) -> bool {
+    controller.assignment.leader.is_some_and(|(r, incarnation)| !ctx.runs(r, incarnation))
+}
+
 /// A channel is led where its slot is. Said again whenever the record names somebody else: a fence round elects whoever has most.
 fn wish_for(ctx: &Ctx, controller: &mut Controller) {
     let (me, a) = (ctx.replica(), &controller.assignment);
@@ -307,7 +291,7 @@ fn choose_voters(ctx: &Ctx, key: &ChannelKey) -> Vec<Replica> {
         let turn = crc32fast::hash(key.id.as_bytes()) as usize % others.len();
         others.rotate_left(turn);
     }
-    others.truncate(CHANNEL_REPLICAS - 1);
+    others.truncate(limits::CHANNEL_REPLICAS_MAX - 1);
     others.insert(0, me);
     others
 }

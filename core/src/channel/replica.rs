@@ -18,9 +18,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use wukong_proto::ReasonCode;
 
-/// Entries read at once for those that recipients may lack.
-const ARREARS_PAGE: u32 = 1_024;
-
 impl Channels {
     /// One input of the replica, and everything that follows from it.
     pub(super) fn step(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, input: Input) {
@@ -38,12 +35,12 @@ impl Channels {
                 self.output(ctx, slots, index, output);
             }
             ctx.raft_out = out;
-            self.after_step(ctx, slots, index);
+            self.after_step(ctx, index);
         }
         self.stepping = false;
     }
 
-    fn after_step(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
+    fn after_step(&mut self, ctx: &mut Ctx, index: u32) {
         let Some(channel) = self.slab.get_mut(index as usize) else { return };
         if channel.head_due {
             // Alone: the epoch's promise, or nothing; rows of a write bring it along.
@@ -56,7 +53,6 @@ impl Channels {
             channel.schedule(ctx, index);
         }
         channel.arm(ctx, index);
-        let _ = slots;
     }
 
     fn output(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, output: Output) {
@@ -237,7 +233,7 @@ impl Channel {
     }
 
     fn load_arrears(&self, ctx: &mut Ctx, index: u32, from: u64) {
-        let page = self.log_range(from, self.last(), ARREARS_PAGE, limits::APPEND_BYTES_MAX);
+        let page = self.log_range(from, self.last(), limits::LOG_PAGE, limits::APPEND_BYTES_MAX);
         ctx.load(LoadWaiter::ChannelArrears(index, self.activation), [page]);
     }
 

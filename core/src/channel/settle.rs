@@ -1,6 +1,7 @@
 //! A channel's timer: its replica and controller, the head row that follows what was handed on, membership rows asked for again,
 //! and leaving memory once the replica has settled (cluster-and-raft 4.19).
 
+use super::control::leader_is_lost;
 use super::{Channel, Channels, Directory, Stage};
 use crate::cluster::Slots;
 use crate::ctx::{Ctx, PersistWaiter, Timer};
@@ -31,12 +32,7 @@ impl Channels {
         if let Some(c) = channel.controller.as_mut().filter(|c| c.deadline() <= now) {
             c.on_time(now);
             // A proposal to elect may have been lost with an office of the slot.
-            let a = &c.assignment;
-            let gone = a.leader.is_some_and(|(r, incarnation)| {
-                r != ctx.replica()
-                    && ctx.peer(r.node).is_none_or(|p| p.store != r.store || p.incarnation != incarnation)
-            });
-            if gone {
+            if leader_is_lost(ctx, c) {
                 c.elect(now);
             }
             self.drive(ctx, slots, index);

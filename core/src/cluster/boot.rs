@@ -5,6 +5,7 @@ use super::slot::{Again, Slot, Slots, Stage, Waiter};
 use crate::ctx::{Ctx, LoadWaiter};
 use crate::error::StoreFault;
 use crate::ids::{ChannelKey, Epoch, SlotId, StoreId};
+use crate::limits;
 use crate::note::Note;
 use crate::raft::Log;
 use crate::raft::config::Config;
@@ -17,7 +18,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 const ENTRIES_PAGE: u32 = 1_000;
-const MARKS_MAX: u32 = 65_536;
 const DIRTY_PAGE: u32 = 256;
 const PAGE_BYTES: u32 = 1 << 20;
 
@@ -41,7 +41,7 @@ impl Slot {
                 get(Family::Raft, NEXT_CHANNEL_NO),
                 get(Family::Meta, APPLIED),
                 range(ENTRY, 1, true),
-                range(MARK, MARKS_MAX, false),
+                range(MARK, limits::MARKS_MAX, false),
             ],
         );
     }
