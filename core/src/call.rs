@@ -3,7 +3,7 @@
 use crate::api::{ApiAnswer, ApiRequest, Conversation, ConversationSync, MessagePage, MessageSync};
 use crate::channel::id;
 use crate::channel::read::{ReadAnswer, ReadJob, Want};
-use crate::cluster::{Command, Slots, Waiter};
+use crate::cluster::{Command, Outcome, Slots, Waiter};
 use crate::ctx::{Ctx, LoadWaiter, Timer};
 use crate::error::{Refusal, StoreFault};
 use crate::event::mail::Reply;
@@ -141,11 +141,18 @@ impl Calls {
     }
 
     /// A slot command of a call is applied. Returns the device whose connections must go.
-    pub fn on_applied(&mut self, ctx: &mut Ctx, call: u64, done: bool) -> Option<(Text, u8)> {
+    pub fn on_applied(&mut self, ctx: &mut Ctx, call: u64, outcome: &Outcome) -> Option<(Text, u8)> {
         let Pending { id, task } = self.pending.remove(&call)?;
-        if !done {
-            refuse(ctx, id, Refusal::Store(StoreFault::Corrupt));
-            return None;
+        match outcome {
+            Outcome::Done | Outcome::Assigned { .. } => {}
+            Outcome::Unknown => {
+                refuse(ctx, id, Refusal::Timeout);
+                return None;
+            }
+            Outcome::Damaged => {
+                refuse(ctx, id, Refusal::Store(StoreFault::Corrupt));
+                return None;
+            }
         }
         reply(ctx, id, ApiAnswer::Done);
         match task {

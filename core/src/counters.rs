@@ -50,5 +50,9 @@ counters! {
     channels_settled,
     channels_evicted,
     slot_entries,
+    /// Snapshots of slots that began to be sent.
+    snapshots_begun,
+    /// Snapshots of slots that were put in place.
+    snapshots_restored,
     untracked_recvs,
 }

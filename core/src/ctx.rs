@@ -31,6 +31,10 @@ pub enum PersistWaiter {
     SlotGroup(u16, Token),
     /// Rows a slot machine applied.
     SlotApplied(u16),
+    /// A chunk of a slot's snapshot was put aside: the snapshot's id, and whether it is whole now.
+    SlotChunk(u16, u64, bool),
+    /// Rows of a snapshot were put in place.
+    SlotRestored(u16),
     /// Nobody: only the sync matters.
     SyncOnly,
     /// A write of the channel's group: index and activation of the channel.
@@ -42,12 +46,17 @@ pub enum PersistWaiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadWaiter {
     SlotBoot(u16),
-    SlotEntries(u16),
+    /// Entries that are not applied, from this index on.
+    SlotEntries(u16, u64),
     SlotDirty(u16),
     /// Entries for a follower: the group's number of the request.
     SlotLog(u16, u64),
     /// Rows that queued slot commands read.
     SlotRows(u16, u64),
+    /// A page of the snapshot that a slot sends: the snapshot's id, and the offset of the chunk.
+    SlotSnapshot(u16, u64, u64),
+    /// Rows of a snapshot that wait aside.
+    SlotAside(u16),
     /// A device row for a CONNECT or an API call: user machine's ticket.
     UserAuth(u64),
     /// Index and activation of the channel.

@@ -129,8 +129,20 @@ pub const DEDUP_BYTES_MAX: usize = 64 * MIB;
 
 /// Length of a reserved block of message ids (semantics 4.9.1).
 pub const ID_BLOCK_MS: u64 = 1_000;
-/// Entries a slot keeps in its log behind the applied one.
+/// Entries a slot keeps in its log behind the applied one (cluster-and-raft 4.15).
 pub const SLOT_LOG_SUFFIX: u64 = 10_000;
+/// Entries that a slot keeps for members that lack them: who lacks more begins at a snapshot.
+pub const SLOT_LOG_MAX: u64 = 50_000;
+/// Bytes of a snapshot's chunk, as far as rows have not changed since; with all that did it fits a frame.
+pub const SNAPSHOT_CHUNK: usize = MIB / 2;
+/// Rows of a chunk.
+pub const SNAPSHOT_CHUNK_ROWS: u32 = 4_096;
+/// Snapshots that a shard sends at once; other followers wait.
+pub const SNAPSHOTS_OUT_MAX: usize = 2;
+/// A snapshot that nobody asks for is given up after this, and another follower may have one.
+pub const SNAPSHOT_IDLE: Duration = Duration::from_secs(5);
+/// Rows that were overwritten while a snapshot of them is sent. More: it is given up, and the follower begins another one.
+pub const SNAPSHOT_BEFORE_BYTES: usize = 16 * MIB;
 /// Keys one slot command may read.
 pub const READ_SET_MAX: usize = 4_096;
 /// A read of a slot that the store could not answer is tried again after this.

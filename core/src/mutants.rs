@@ -42,6 +42,10 @@ pub enum Mutant {
     FetchesNumberedAnew,
     /// Keys of entries that others made committed are looked up among what is durable here.
     CommitTakenForDurable,
+    /// A slot's snapshot has rows that are newer than its base.
+    SnapshotOfToday,
+    /// What a slot had applied stays below the rows of a snapshot.
+    RestoreKeepsRows,
 }
 
 impl Mutant {

@@ -44,6 +44,11 @@ pub enum Note {
         node: crate::ids::NodeId,
         error: crate::link::FrameError,
     },
+    /// A slot took a snapshot of its leader; this is what it has applied now.
+    SlotRestored {
+        slot: SlotId,
+        applied: u64,
+    },
     SlotStopped {
         slot: SlotId,
         why: &'static str,

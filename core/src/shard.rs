@@ -46,6 +46,12 @@ pub struct ShardConfig {
     pub cluster: u128,
     /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
     pub mail_credit: usize,
+    /// Entries a slot keeps in its log behind the applied one.
+    pub slot_log_suffix: u64,
+    /// Entries it keeps for members that lack them, beyond those.
+    pub slot_log_max: u64,
+    /// Rows of a snapshot's chunk, at most `limits::SNAPSHOT_CHUNK_ROWS`; results do not depend on it.
+    pub snapshot_rows: u32,
     /// Changes the seeds of hash tables and nothing else; results do not depend on it.
     pub hash_salt: u64,
     /// The planted bug of this run.
@@ -67,6 +73,9 @@ impl Default for ShardConfig {
             replicas: Vec::new(),
             cluster: 0,
             mail_credit: crate::limits::MAIL_CREDIT,
+            slot_log_suffix: crate::limits::SLOT_LOG_SUFFIX,
+            slot_log_max: crate::limits::SLOT_LOG_MAX,
+            snapshot_rows: crate::limits::SNAPSHOT_CHUNK_ROWS,
             hash_salt: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -394,6 +403,8 @@ impl Shard {
         match waiter {
             PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
+            PersistWaiter::SlotChunk(id, snapshot, last) => slots.on_chunk_persisted(ctx, id, snapshot, last),
+            PersistWaiter::SlotRestored(id) => slots.on_restored(ctx, id),
             PersistWaiter::ChannelGroup(index, activation, token) => {
                 channels.on_persisted(ctx, slots, index, activation, token);
             }
@@ -420,9 +431,11 @@ impl Shard {
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
             LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found),
-            LoadWaiter::SlotEntries(id) => slots.on_entries(ctx, id, found),
+            LoadWaiter::SlotEntries(id, from) => slots.on_entries(ctx, id, from, found),
             LoadWaiter::SlotRows(id, load) => slots.on_rows(ctx, id, load, found),
             LoadWaiter::SlotLog(id, request) => slots.on_log(ctx, id, request, found),
+            LoadWaiter::SlotSnapshot(id, snapshot, offset) => slots.on_snapshot_page(ctx, id, snapshot, offset, found),
+            LoadWaiter::SlotAside(id) => slots.on_aside(ctx, id, found),
             LoadWaiter::SlotDirty(id) => {
                 let dirty = slots.on_dirty(ctx, id, found);
                 channels.on_dirty(ctx, slots, dirty);
@@ -446,7 +459,7 @@ impl Shard {
             match waiter {
                 Waiter::Nobody => {}
                 Waiter::Call(call) => {
-                    if let Some((uid, flag)) = calls.on_applied(ctx, call, outcome == Outcome::Done) {
+                    if let Some((uid, flag)) = calls.on_applied(ctx, call, &outcome) {
                         users.kick_device(ctx, &uid, flag);
                     }
                 }

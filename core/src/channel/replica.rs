@@ -89,6 +89,7 @@ impl Channels {
             Output::Outcome { .. }
             | Output::ReadSnapshot { .. }
             | Output::WriteSnapshot { .. }
+            | Output::SnapshotWanted { .. }
             | Output::Restore { .. } => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::note::Note;
 use crate::raft::Log;
 use crate::raft::config::Config;
 use crate::raft::core::{GroupConfig, GroupCore, Input, Mode, Stored};
-use crate::store::rows::{Applied, Counter, Damaged, Format, HardState, Hint, Mark, Replica};
+use crate::store::rows::{Applied, Counter, Damaged, Format, HardState, Hint, Mark, Replica, SnapshotRow};
 use crate::store::{Family, Found, Query, keys};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -23,7 +23,7 @@ const PAGE_BYTES: u32 = 1 << 20;
 
 impl Slot {
     pub(super) fn begin_boot(&self, ctx: &mut Ctx) {
-        use keys::table::{APPLIED, ENTRY, HARD, HINT, MARK, NEXT_CHANNEL_NO};
+        use keys::table::{APPLIED, ENTRY, HARD, HINT, MARK, NEXT_CHANNEL_NO, SNAPSHOT};
         let get = |family, table| Query::Get { family, key: keys::single(self.id, table) };
         let range = |table, rows_max, reverse| Query::Range {
             family: Family::Raft,
@@ -40,6 +40,7 @@ impl Slot {
                 get(Family::Raft, HINT),
                 get(Family::Raft, NEXT_CHANNEL_NO),
                 get(Family::Meta, APPLIED),
+                get(Family::Raft, SNAPSHOT),
                 range(ENTRY, 1, true),
                 range(MARK, limits::MARKS_MAX, false),
             ],
@@ -52,6 +53,15 @@ impl Slot {
         let hint: Hint = point(found.next())?;
         let next: Counter = point(found.next())?;
         let applied: Applied = point(found.next())?;
+        let aside: SnapshotRow = point(found.next())?;
+        if applied.index < hint.base.index {
+            // Stopped after the log's beginning was written, and before the snapshot's rows were in place.
+            if aside.base != hint.base {
+                return Err(Damaged);
+            }
+            self.restore(aside.base.index);
+            return Ok(());
+        }
         let last = match found.next() {
             Some(Found::Page { rows, .. }) => rows.first().map_or(Some(0), |(k, _)| index(k)).ok_or(Damaged)?,
             _ => return Err(Damaged),
@@ -91,8 +101,9 @@ impl Slot {
 
     pub(super) fn load_entries(&mut self, ctx: &mut Ctx, from: u64) {
         self.entries_from = from;
+        self.cut = false;
         ctx.load(
-            LoadWaiter::SlotEntries(self.id.0),
+            LoadWaiter::SlotEntries(self.id.0, from),
             [Query::Range {
                 family: Family::Raft,
                 from: keys::slot_entry(self.id, from),
@@ -104,31 +115,33 @@ impl Slot {
         );
     }
 
-    /// Queues a page of entries; returns where the next page starts, if there is one.
-    fn queue_entries(&mut self, ctx: &mut Ctx, found: Vec<Found>) -> Result<Option<u64>, Damaged> {
-        let Some(Found::Page { rows, more }) = found.into_iter().next() else {
+    /// The last entry that is applied or queued.
+    fn queued(&self) -> u64 {
+        self.queue.back().map_or(self.applied, |p| p.index)
+    }
+
+    /// Queues a page of entries, as far as they are still those of the log: a leader may have cut some since.
+    fn queue_entries(&mut self, ctx: &mut Ctx, found: Vec<Found>) -> Result<(), Damaged> {
+        let Some(Found::Page { rows, .. }) = found.into_iter().next() else {
             return Err(Damaged);
         };
-        let mut next = None;
+        let Some(end) = self.group.as_ref().map(|g| g.log().end().index) else { return Err(Damaged) };
+        let before = self.queued();
         for (key, row) in rows {
             let index = index(&key).ok_or(Damaged)?;
-            let (_, command) = Command::from_entry(&row)?;
+            let (epoch, command) = Command::from_entry(&row)?;
+            let known = self.group.as_ref().map(|g| g.log().epoch_of(index));
+            if index > end || index != self.queued() + 1 || known != Some(epoch) {
+                break;
+            }
             self.enqueue(ctx, index, command, Waiter::Nobody);
-            next = Some(index + 1);
         }
-        Ok(if more { next } else { None })
+        if self.queued() > before || end <= before || self.cut { Ok(()) } else { Err(Damaged) }
     }
 
     /// Channels that may owe distribution: from the start of the table, or after the last key of the page before.
     pub(super) fn begin_dirty_scan(&mut self, ctx: &mut Ctx, after: Option<Bytes>) {
-        let from = after.as_ref().map_or_else(
-            || keys::single(self.id, keys::table::DIRTY),
-            |k| {
-                let mut next = k.to_vec();
-                next.push(0);
-                Bytes::from(next)
-            },
-        );
+        let from = after.as_ref().map_or_else(|| keys::single(self.id, keys::table::DIRTY), keys::after);
         self.dirty_after = after;
         ctx.load(
             LoadWaiter::SlotDirty(self.id.0),
@@ -158,7 +171,7 @@ impl Slots {
         }
     }
 
-    fn stop_boot(&mut self, ctx: &mut Ctx, id: u16) {
+    pub(super) fn stop_boot(&mut self, ctx: &mut Ctx, id: u16) {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.stage = Stage::Stopped;
         }
@@ -177,24 +190,33 @@ impl Slots {
         if slot.hydrate(ctx, found).is_err() {
             return self.stop_boot(ctx, id);
         }
-        if slot.applied < slot.group.as_ref().map_or(0, |g| g.log().end().index) {
-            slot.load_entries(ctx, slot.applied + 1);
+        if slot.restoring.is_some() {
+            return slot.try_restore(ctx);
+        }
+        self.read_on(ctx, id);
+    }
+
+    /// Queues the entries that are not applied; then the replica's owner takes part.
+    pub(super) fn read_on(&mut self, ctx: &mut Ctx, id: u16) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let next = slot.queued() + 1;
+        if next <= slot.group.as_ref().map_or(0, |g| g.log().end().index) {
+            slot.load_entries(ctx, next);
         } else {
             self.run(ctx, id);
         }
     }
 
-    pub fn on_entries(&mut self, ctx: &mut Ctx, id: u16, found: Option<Vec<Found>>) {
+    pub fn on_entries(&mut self, ctx: &mut Ctx, id: u16, from: u64, found: Option<Vec<Found>>) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        if slot.stage == Stage::Stopped {
+        if slot.stage == Stage::Stopped || slot.restoring.is_some() || from != slot.entries_from {
             return;
         }
         let Some(found) = readable(found) else { return slot.try_again(ctx, Again::Entries) };
         match slot.queue_entries(ctx, found) {
-            Ok(Some(next)) => slot.load_entries(ctx, next),
-            Ok(None) => self.run(ctx, id),
+            Ok(()) => self.read_on(ctx, id),
             Err(Damaged) => self.stop_boot(ctx, id),
         }
     }
@@ -223,7 +245,7 @@ impl Slots {
 }
 
 /// What a load found, unless the store could not read just now.
-fn readable(found: Option<Vec<Found>>) -> Option<Vec<Found>> {
+pub(super) fn readable(found: Option<Vec<Found>>) -> Option<Vec<Found>> {
     found.filter(|f| !f.iter().any(|f| matches!(f, Found::Unreadable(StoreFault::Io | StoreFault::Full))))
 }
 

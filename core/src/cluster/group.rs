@@ -2,6 +2,7 @@
 
 use super::command::{Command, Outcome};
 use super::slot::{Slot, Stage, Waiter};
+use super::snapshot::Ask;
 use crate::ctx::{Ctx, LoadWaiter, PersistWaiter};
 use crate::ids::{Epoch, NodeId, Position};
 use crate::limits;
@@ -94,14 +95,14 @@ impl Slot {
             // A refused one was never queued; a committed one is told when it is applied.
             Output::Outcome { .. } => {}
             Output::Alarm(alarm) => ctx.note(Note::RaftAlarm { slot: self.id, alarm }),
-            // Roles are looked at after the step. Slots take no snapshots, and their leaders are not assigned.
-            Output::Role { .. }
-            | Output::ReadReady { .. }
-            | Output::ReadSnapshot { .. }
-            | Output::WriteSnapshot { .. }
-            | Output::Restore { .. }
-            | Output::Report(_)
-            | Output::Settled { .. } => {}
+            Output::SnapshotWanted { to } => self.asks.push_back(Ask::Wanted(to)),
+            Output::ReadSnapshot { to, id, offset } => self.asks.push_back(Ask::Part { to, id, offset }),
+            Output::WriteSnapshot { snapshot, offset, bytes, last } => {
+                self.put_aside(ctx, &snapshot, offset, &bytes, last);
+            }
+            Output::Restore { snapshot } => self.restore(snapshot.base.index),
+            // Roles are looked at after the step, and leaders of slots are not assigned.
+            Output::Role { .. } | Output::ReadReady { .. } | Output::Report(_) | Output::Settled { .. } => {}
         }
     }
 
@@ -127,7 +128,7 @@ impl Slot {
                 let hint = Hint { hw, base: self.group.as_ref().map_or(Position::default(), |g| g.log().base) };
                 ctx.batch().put_with(Family::Raft, &keys::single(self.id, HINT), |out| hint.encode(out));
             }
-            Op::Rebase { .. } => self.stop(ctx, "its leader asks it to start from a snapshot"),
+            Op::Rebase { snapshot, keep_log } => self.rebase(ctx, told, snapshot.base, keep_log),
         }
     }
 
@@ -140,6 +141,8 @@ impl Slot {
                 ctx.batch().put(Family::Raft, &keys::slot_entry(self.id, index), &row);
                 match self.proposing.take() {
                     Some((command, waiter)) => self.enqueue(ctx, index, command, waiter),
+                    // Read in order, once what is before it is.
+                    None if self.stage == Stage::Loading => {}
                     None => match Command::from_entry(&row) {
                         Ok((_, command)) => self.enqueue(ctx, index, command, Waiter::Nobody),
                         Err(_) => self.stop(ctx, "an entry of its log is of an unknown kind"),
@@ -160,11 +163,15 @@ impl Slot {
     fn compact(&mut self, ctx: &mut Ctx, base: Position) {
         let hw = self.group.as_ref().map_or(0, |g| g.hw());
         let hint = Hint { hw, base };
-        let (from, to) = (keys::slot_entry(self.id, 0), keys::slot_entry(self.id, base.index + 1));
-        ctx.batch().delete_range(Family::Raft, &from, &to);
-        let (from, to) = (keys::slot_mark(self.id, Epoch(0)), keys::slot_mark(self.id, base.epoch));
-        ctx.batch().delete_range(Family::Raft, &from, &to);
+        self.drop_log(ctx, base);
         ctx.batch().put_with(Family::Raft, &keys::single(self.id, keys::table::HINT), |out| hint.encode(out));
+    }
+
+    pub(super) fn drop_log(&self, ctx: &mut Ctx, upto: Position) {
+        let (from, to) = (keys::slot_entry(self.id, 0), keys::slot_entry(self.id, upto.index + 1));
+        ctx.batch().delete_range(Family::Raft, &from, &to);
+        let (from, to) = (keys::slot_mark(self.id, Epoch(0)), keys::slot_mark(self.id, upto.epoch));
+        ctx.batch().delete_range(Family::Raft, &from, &to);
     }
 
     fn read_log(&mut self, ctx: &mut Ctx, request: u64, from: u64, to: u64, max_bytes: usize) {

@@ -5,8 +5,10 @@ pub mod boot;
 pub mod command;
 pub mod control;
 mod group;
+mod install;
 pub mod overlay;
 pub mod slot;
+mod snapshot;
 
 pub use command::{Command, Outcome};
 pub use slot::{Slots, Waiter};

@@ -110,6 +110,19 @@ impl Overlay {
         }
     }
 
+    /// Nothing under way needs a row, or writes one.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.rows.values().all(|r| r.pins == 0 && r.dirty == 0)
+    }
+
+    /// Forgets everything. Only when it is quiet.
+    pub fn clear(&mut self) {
+        assert!(self.is_quiet(), "rows that something needs are forgotten");
+        self.rows.clear();
+        self.idle.clear();
+    }
+
     /// Rows resident.
     #[must_use]
     pub fn len(&self) -> usize {

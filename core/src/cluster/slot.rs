@@ -2,7 +2,9 @@
 //! and applying; [`super::group`] drives the group.
 
 use super::command::{Command, Outcome};
+use super::install::Restoring;
 use super::overlay::Overlay;
+use super::snapshot::{Ask, Outgoing};
 use crate::ctx::{Ctx, LoadWaiter, PersistWaiter, Timer};
 use crate::error::StoreFault;
 use crate::ids::{PeerProcess, SlotId, shard_of};
@@ -81,11 +83,19 @@ pub(super) struct Slot {
     loads: BTreeMap<u64, Vec<Bytes>>,
     next_load: u64,
     /// Reads that the store could not answer, tried again by the timer.
-    again: Vec<Again>,
+    pub(super) again: Vec<Again>,
     again_at: Instant,
     timer_at: Instant,
+    /// What the replica asked for in the step under way.
+    pub(super) asks: VecDeque<Ask>,
+    /// A snapshot being sent.
+    pub(super) outgoing: Option<Outgoing>,
+    /// A snapshot being put in place.
+    pub(super) restoring: Option<Restoring>,
     /// First entry of the page being read at boot, and last key of the dirty page before.
     pub entries_from: u64,
+    /// Entries were cut since that page was asked for.
+    pub cut: bool,
     pub dirty_after: Option<Bytes>,
 }
 
@@ -96,6 +106,8 @@ pub(super) enum Again {
     Entries,
     Dirty,
     Rows(Vec<Bytes>),
+    /// Rows of a snapshot.
+    Aside,
 }
 
 /// All slots of one shard.
@@ -134,7 +146,11 @@ impl Slots {
                     again: Vec::new(),
                     again_at: Instant::NEVER,
                     timer_at: Instant::NEVER,
+                    asks: VecDeque::new(),
+                    outgoing: None,
+                    restoring: None,
                     entries_from: 0,
+                    cut: false,
                     dirty_after: None,
                 };
                 slot.begin_boot(ctx);
@@ -247,7 +263,9 @@ impl Slots {
 
     /// Whether the slot began or ceased to serve.
     pub(super) fn after_step(&mut self, ctx: &mut Ctx, id: u16) {
+        self.answer_asks(ctx, id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.try_restore(ctx);
         match slot.judge() {
             Some(true) => slot.begin_dirty_scan(ctx, None),
             Some(false) => self.lost.push(slot.id),
@@ -274,6 +292,7 @@ impl Slots {
         let Self { slots, done, .. } = self;
         if let Some(slot) = slots.get_mut(&id) {
             slot.on_applied_persisted(ctx, done);
+            self.after_step(ctx, id);
         }
     }
 
@@ -294,7 +313,7 @@ impl Slots {
                 Some(_) => slot.stage = Stage::Stopped,
             }
         }
-        if !again.is_empty() {
+        if !again.is_empty() && slot.restoring.is_none() {
             slot.try_again(ctx, Again::Rows(again));
         }
         slot.apply(ctx, done);
@@ -313,6 +332,7 @@ impl Slots {
                     Again::Entries => slot.load_entries(ctx, slot.entries_from),
                     Again::Dirty => slot.begin_dirty_scan(ctx, slot.dirty_after.clone()),
                     Again::Rows(keys) => slot.load_rows(ctx, keys),
+                    Again::Aside => slot.load_aside(ctx),
                 }
             }
         }
@@ -350,6 +370,7 @@ impl Slot {
 
     /// Entries above `index` were cut: they are not applied.
     pub(super) fn cut_queue(&mut self, index: u64, done: &mut VecDeque<(Waiter, Outcome)>) {
+        self.cut = true;
         while let Some(p) = self.queue.pop_back_if(|p| p.index > index) {
             for key in &p.keys {
                 self.overlay.unpin(key);
@@ -366,6 +387,11 @@ impl Slot {
         let get = |key: &Bytes| Query::Get { family: Family::Meta, key: key.clone() };
         ctx.load(LoadWaiter::SlotRows(self.id.0, load), keys.iter().map(get));
         self.loads.insert(load, keys);
+    }
+
+    /// Nothing under way knows rows of the state machine.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.loads.is_empty() && self.in_flight.is_empty() && self.overlay.is_quiet()
     }
 
     /// The store could not read: tried again in a while, because a disk may recover.
@@ -403,6 +429,10 @@ impl Slot {
             }
             let p = self.queue.pop_front().expect("just looked at");
             for (key, value) in puts {
+                if let Some(o) = self.outgoing.as_mut() {
+                    let read = p.keys.iter().position(|k| *k == key).expect("a command reads what it writes");
+                    o.remember(&key, rows[read].as_ref());
+                }
                 ctx.batch().put(Family::Meta, &key, &value);
                 self.overlay.write(key.clone(), value);
                 written.push(key);
@@ -428,12 +458,16 @@ impl Slot {
         for key in &written {
             self.overlay.clean(key);
         }
-        // Entries far behind what is applied and durable go, in coarse steps.
+        self.outgoing.take_if(|o| o.is_over(ctx.now.mono));
+        // Entries far behind what is applied and durable go, in coarse steps; not those that whoever takes a snapshot needs next.
         let base = self.group.as_ref().map_or(0, |g| g.log().base.index);
-        if let Some(upto) = applied.checked_sub(limits::SLOT_LOG_SUFFIX)
-            && upto >= base + limits::SLOT_LOG_SUFFIX
+        let (suffix, keep) = (ctx.config.slot_log_suffix, ctx.config.slot_log_max);
+        if let Some(upto) = applied.checked_sub(suffix)
+            && upto >= base + suffix
+            && self.outgoing.is_none()
+            && self.restoring.is_none()
         {
-            self.step(ctx, done, Input::Compact { upto });
+            self.step(ctx, done, Input::Compact { upto, keep });
         }
     }
 }

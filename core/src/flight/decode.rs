@@ -207,6 +207,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let overlay_rows_max = r.varint()? as usize;
     let dedup_bytes_max = r.varint()? as usize;
     let mail_credit = r.varint()? as usize;
+    let (slot_log_suffix, slot_log_max, snapshot_rows) = (r.varint()?, r.varint()?, r.varint()? as u32);
     let cluster = u128::from_be_bytes(r.array()?);
     let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
@@ -233,6 +234,9 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         overlay_rows_max,
         dedup_bytes_max,
         mail_credit,
+        slot_log_suffix,
+        slot_log_max,
+        snapshot_rows,
         hash_salt: 0,
         replicas,
         cluster,

@@ -55,6 +55,9 @@ impl Encoder {
         varint(out, config.overlay_rows_max as u64);
         varint(out, config.dedup_bytes_max as u64);
         varint(out, config.mail_credit as u64);
+        varint(out, config.slot_log_suffix);
+        varint(out, config.slot_log_max);
+        varint(out, u64::from(config.snapshot_rows));
         out.extend_from_slice(&config.cluster.to_be_bytes());
         varint(out, config.replicas.len() as u64);
         for replica in &config.replicas {

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! file    "WKFLIGHT" | u8 format | varint node, shard, shards, slots, token_auth, overlay_rows_max, dedup_bytes_max,
-//!         mail_credit | u128 store | varint incarnation | varint mono, wall | 32 bytes jitter | bytes sealed | item*
+//!         mail_credit, slot_log_suffix, slot_log_max, snapshot_rows | u128 cluster | replicas | u128 store
+//!         | varint incarnation | varint mono, wall | 32 bytes jitter | bytes sealed | item*
 //! sealed  (32 bytes keys | u8 has token | text token | u32 crc32 of the before) XOR ChaCha20(key, stream = shard)
 //! item    u8 tag | varint mono since the last item | zigzag varint wall since the last item | what the tag says
 //! drain   u8 0 | u64 hash
@@ -34,7 +35,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 const MAGIC: &[u8; 8] = b"WKFLIGHT";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The key that a recording's secrets are sealed with.
 #[derive(Clone)]

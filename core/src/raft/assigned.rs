@@ -70,6 +70,10 @@ impl GroupCore {
             }
             Some(_) if mine && self.role == Role::Leader => self.restate(),
             Some(_) if mine && self.role == Role::Damaged => self.report(Report::NeedElect { epoch: a.epoch }),
+            // It led this epoch, and its owner lost it from memory before it had settled: it never goes on.
+            Some(_) if mine && self.role == Role::Follower && self.assigned.handover.is_none() => {
+                self.report(Report::NeedElect { epoch: a.epoch });
+            }
             Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
             _ => {}
         }

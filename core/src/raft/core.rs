@@ -172,9 +172,11 @@ pub enum Input {
         snapshot: Arc<Snapshot>,
         keep: u64,
     },
-    /// The owner needs no entry up to here. Dropped from the log as far as no member lacks them.
+    /// The owner needs no entry up to here, and drops them. Of those that a member may lack the last `keep` stay: who lacks more
+    /// begins at a snapshot.
     Compact {
         upto: u64,
+        keep: u64,
     },
     /// Answer to [`Output::ReadSnapshot`]; None: there is no such snapshot any more.
     SnapshotPart {
@@ -327,6 +329,10 @@ pub enum Output {
         role: Role,
         leader: Option<Replica>,
     },
+    /// A follower must begin at a snapshot, and there is none.
+    SnapshotWanted {
+        to: Replica,
+    },
     ReadSnapshot {
         to: Replica,
         id: u64,
@@ -470,7 +476,7 @@ impl GroupCore {
             Input::Read { ctx } => self.on_read(ctx),
             Input::LeaseRead { ctx } => self.on_lease_read(ctx),
             Input::Snapshot { snapshot, keep } => self.on_snapshot_taken(snapshot, keep),
-            Input::Compact { upto } => self.on_compact(upto),
+            Input::Compact { upto, keep } => self.on_compact(upto, keep),
             Input::SnapshotPart { to, id, offset, part } => self.on_snapshot_part(to, id, offset, part),
             Input::SnapshotWritten { id, outcome } => self.on_snapshot_written(id, outcome),
             Input::Restored => self.on_restored(),

@@ -44,20 +44,15 @@ impl GroupCore {
         self.drop_prefix(to);
     }
 
-    pub(super) fn on_compact(&mut self, upto: u64) {
-        let lead = self.lead.as_ref();
-        let least = match lead {
-            Some(lead) => {
-                self.members().members().iter().filter(|r| **r != self.config.me).fold(u64::MAX, |least, r| {
-                    least
-                        .min(lead.peer_ref(*r).filter(|p| p.durable.epoch == self.epoch).map_or(0, |p| p.durable.index))
-                })
-            }
+    pub(super) fn on_compact(&mut self, upto: u64, keep: u64) {
+        let held = |r: &Replica| {
             // Whoever leads next may have to serve anybody.
-            None if self.members().members().len() > 1 => 0,
-            None => u64::MAX,
+            let known = self.lead.as_ref().and_then(|lead| lead.peer_ref(*r)).filter(|p| p.durable.epoch == self.epoch);
+            known.map_or(0, |p| p.durable.index)
         };
-        self.drop_prefix(upto.min(least).min(self.hw));
+        let others = self.members().members().into_iter().filter(|r| *r != self.config.me);
+        let least = others.map(|r| held(&r)).min().unwrap_or(u64::MAX);
+        self.drop_prefix(upto.min(least.max(upto.saturating_sub(keep))).min(self.hw));
     }
 
     fn drop_prefix(&mut self, to: u64) {
@@ -89,7 +84,10 @@ impl GroupCore {
         }
         match self.snapshot.clone() {
             Some(snapshot) => self.send(to, Message::NeedBase { snapshot }),
-            None => self.send(to, Message::Refuse { kind: RefuseKind::Busy, leader: self.leader }),
+            None => {
+                self.out.push_back(Output::SnapshotWanted { to });
+                self.send(to, Message::Refuse { kind: RefuseKind::Busy, leader: self.leader });
+            }
         }
     }
 

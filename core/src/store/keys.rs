@@ -21,6 +21,9 @@ pub mod table {
     pub const ENTRY: u8 = 0x03;
     pub const HINT: u8 = 0x04;
     pub const NEXT_CHANNEL_NO: u8 = 0x05;
+    /// A snapshot that came in whole, and its rows: keys of `meta` with this byte between the slot and the rest.
+    pub const SNAPSHOT: u8 = 0x06;
+    pub const SNAPSHOT_ROW: u8 = 0x07;
     pub const HEAD: u8 = 0x10;
     pub const DIRTY: u8 = 0x11;
     /// `raft`, node slot: reserved message ids of one shard.
@@ -62,6 +65,39 @@ pub fn single(slot: SlotId, table: u8) -> Bytes {
 #[must_use]
 pub fn table_end(slot: SlotId, table: u8) -> Bytes {
     start(slot, table + 1, 0).freeze()
+}
+
+/// The first key after `key`.
+#[must_use]
+pub fn after(key: &Bytes) -> Bytes {
+    let mut k = BytesMut::with_capacity(key.len() + 1);
+    k.put_slice(key);
+    k.put_u8(0);
+    k.freeze()
+}
+
+/// The range of everything that a slot's machine applied, [`table::APPLIED`] itself excepted.
+#[must_use]
+pub fn applied_rows(slot: SlotId) -> (Bytes, Bytes) {
+    (table_end(slot, table::APPLIED), table_end(slot, u8::MAX - 1))
+}
+
+/// Where a row of `meta`, found in a snapshot, waits until the snapshot is whole; `key` without the slot.
+#[must_use]
+pub fn snapshot_row(slot: SlotId, key: &[u8]) -> Bytes {
+    let mut k = start(slot, table::SNAPSHOT_ROW, key.len());
+    k.put_slice(key);
+    k.freeze()
+}
+
+/// The key of `meta` that belongs there.
+#[must_use]
+pub fn parse_snapshot_row(slot: SlotId, key: &[u8]) -> Option<Bytes> {
+    let rest = key.get(3..)?;
+    let (table, more) = rest.split_first()?;
+    let mut k = start(slot, *table, more.len());
+    k.put_slice(more);
+    Some(k.freeze())
 }
 
 #[must_use]

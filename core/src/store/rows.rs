@@ -130,6 +130,14 @@ pub(crate) fn put_u64(v: u64, out: &mut Vec<u8>) {
 }
 
 row! {
+    /// A snapshot of a slot lies aside, whole.
+    SnapshotRow {
+        base: Position = |r| Ok(Position { epoch: Epoch(r.u64()?), index: r.u64()? }),
+            |v, o| { put_u64(v.epoch.0, o); put_u64(v.index, o); };
+    }
+}
+
+row! {
     /// Hard state of an elected group (cluster-and-raft 4.4).
     HardState {
         epoch: Epoch = |r| Ok(Epoch(r.u64()?)), |v, o| put_u64(v.0, o);

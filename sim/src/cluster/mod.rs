@@ -12,6 +12,7 @@ pub mod rows;
 pub mod run;
 pub mod storage;
 pub mod tap;
+pub mod tokens;
 pub mod wires;
 pub mod world;
 

@@ -116,6 +116,11 @@ impl World {
             config.overlay_rows_max = 3 * self.plan.memory as usize;
             config.dedup_bytes_max = 512 * self.plan.memory as usize;
         }
+        if self.plan.log > 0 {
+            config.slot_log_suffix = self.plan.log;
+            config.slot_log_max = 2 * self.plan.log;
+            config.snapshot_rows = 3;
+        }
         #[cfg(feature = "mutants")]
         {
             config.mutant = self.mode.mutant;

@@ -138,8 +138,12 @@ plan! {
     sync,
     /// Drift of a clock, in a million at most.
     drift,
+    /// How often a client's action comes with a new token for its user, in a thousand.
+    tokens,
     /// Rows and keys that are kept in memory: 0 none, 1 few, 2 many.
     memory,
+    /// Entries that a slot's log keeps, in chunks of three rows what it sends instead; 0: as in production.
+    log,
     /// Length of the part with faults, ms.
     lasts,
 }
@@ -165,6 +169,8 @@ impl Plan {
             sync: *rng.pick(&[50, 500, 3_000]),
             drift: rng.below(10_000),
             memory: rng.below(3),
+            tokens: *rng.pick(&[0, 100, 500]),
+            log: *rng.pick(&[0, 3, 10]),
             lasts,
             episodes: Vec::new(),
         };
@@ -242,7 +248,7 @@ impl Plan {
         if lines.next().is_none_or(|(_, l)| l != "cluster scenario v1") {
             return Err("the first line must be `cluster scenario v1`".into());
         }
-        let mut plan = Self { episodes: Vec::new(), ..Self::generate(0, 0) };
+        let mut plan = Self { log: 0, tokens: 0, episodes: Vec::new(), ..Self::generate(0, 0) };
         for (n, line) in lines {
             plan.line(line).map_err(|why| format!("line {}: `{line}`: {why}", n + 1))?;
         }

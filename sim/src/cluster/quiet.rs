@@ -7,7 +7,8 @@ use crate::history::{ChannelIx, Event as Happened, IntentIx};
 use crate::oracle;
 use crate::world::truth::log_of;
 use std::collections::BTreeMap;
-use wukong_core::store::Record;
+use wukong_core::ids::SlotId;
+use wukong_core::store::{Family, Record, keys};
 
 /// 20 times the shortest election timeout: within this every channel takes a message (cluster-and-raft 5.2).
 const LIVE: u64 = 20 * SEC;
@@ -35,6 +36,8 @@ impl World {
         self.until(LIVE, "liveness", Self::unprobed);
         self.until(ANSWERED, "liveness", Self::unanswered);
         self.until(EQUAL, "convergence", Self::unequal);
+        self.until(EQUAL, "convergence", Self::slot_differs);
+        self.until(0, "token", Self::wrong_token);
         let reads = self.history.calls.len();
         for channel in 0..self.history.channels.len() as ChannelIx {
             for user in self.history.channels[channel as usize].users {
@@ -156,6 +159,19 @@ impl World {
             let leader = self.serving(slot)?;
             let (hw, distributed, _) = self.nodes[leader].channel(&key, home).filter(|(.., leads)| *leads)?;
             (distributed < hw).then(|| format!("{name}: n{leader} handed on {distributed} of {hw}"))
+        })
+    }
+
+    /// A slot that is not the same on all disks.
+    fn slot_differs(&mut self) -> Option<String> {
+        (0..self.plan.slots as u16).map(SlotId).find_map(|slot| {
+            let (from, to) = (keys::single(slot, keys::table::APPLIED), keys::applied_rows(slot).1);
+            let rows = |n: usize| self.nodes[n].storage.disk.rows(Family::Meta, &from, &to).map(|(k, r)| (k, &r.value));
+            let first: Vec<_> = rows(0).collect();
+            let other = (1..self.nodes.len()).find(|n| !rows(*n).eq(first.iter().copied()))?;
+            let differs = rows(other).zip(&first).find(|(a, b)| a != *b).map(|(a, _)| a.0.clone());
+            let counts = (first.len(), rows(other).count());
+            Some(format!("slot {}: n0 and n{other} have {counts:?} rows, first difference {differs:?}", slot.0))
         })
     }
 

@@ -146,6 +146,9 @@ impl World {
 
     /// An API call was answered.
     pub(super) fn answered(&mut self, call: CallId, answer: ApiAnswer) {
+        if self.token_answered(call, &answer) {
+            return;
+        }
         let Some(channel) = self.history.calls.get(call.0 as usize).map(|c| c.bounds[0].0) else {
             return self.violation("CALL", format!("an answer to call {call}, which never was made"));
         };

@@ -6,6 +6,7 @@ use super::judge::Truth;
 use super::node::Node;
 use super::plan::Plan;
 use super::quiet::Quiet;
+use super::tokens::Tokens;
 use super::wires::{Parcel, Wire};
 use crate::client::session::KeyPair;
 use crate::clock::{MS, SEC};
@@ -166,6 +167,7 @@ pub struct World {
     pub active: Vec<Option<usize>>,
     pub history: History,
     pub truth: Truth,
+    pub tokens: Tokens,
     pub quiet: Quiet,
     pub cover: Cover,
     pub trace: Trace,
@@ -207,6 +209,7 @@ impl World {
             active: vec![None; plan.episodes.len()],
             history: History::default(),
             truth: Truth::default(),
+            tokens: Tokens::default(),
             quiet: Quiet::default(),
             cover: Cover::default(),
             trace: Trace::default(),

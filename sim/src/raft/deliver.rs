@@ -140,6 +140,7 @@ impl Cluster {
                 self.tell_slot(n, g, Control::Report(report, me));
             }
             Output::Settled { .. } => self.cover.hit("settled"),
+            Output::SnapshotWanted { .. } => self.cover.hit("snapshot wanted"),
             Output::Alarm(_) => {}
         }
     }
