@@ -44,13 +44,13 @@ pub enum Mutant {
     CommitTakenForDurable,
     /// A slot's snapshot has rows that are newer than its base.
     SnapshotOfToday,
-    /// What a slot had applied stays below the rows of a snapshot.
-    RestoreKeepsRows,
+    /// Of a slot's snapshot only the first chunk is kept.
+    SnapshotCutShort,
 }
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 7] = [
+    pub const CLUSTER: [Self; 9] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
@@ -58,6 +58,8 @@ impl Mutant {
         Self::FollowerForgotten,
         Self::FetchesNumberedAnew,
         Self::CommitTakenForDurable,
+        Self::SnapshotOfToday,
+        Self::SnapshotCutShort,
     ];
 
     pub const ALL: [Self; 12] = [

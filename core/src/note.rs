@@ -48,6 +48,8 @@ pub enum Note {
     SlotRestored {
         slot: SlotId,
         applied: u64,
+        /// The process before this one had begun with it.
+        at_boot: bool,
     },
     SlotStopped {
         slot: SlotId,

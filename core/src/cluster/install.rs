@@ -41,9 +41,12 @@ enum Step {
 impl Slot {
     /// Puts a chunk aside.
     pub(super) fn put_aside(&mut self, ctx: &mut Ctx, snapshot: &Snapshot, offset: u64, chunk: &Bytes, last: bool) {
-        let Ok(rows) = from_chunk(chunk) else {
+        let Ok(mut rows) = from_chunk(chunk) else {
             return self.asks.push_back(Ask::Spoilt { id: snapshot.id });
         };
+        if offset > 0 && ctx.mutant(Mutant::SnapshotCutShort) {
+            rows.clear();
+        }
         if offset == 0 {
             self.drop_aside(ctx);
         }
@@ -88,10 +91,8 @@ impl Slot {
             self.overlay.clear();
             let r = self.restoring.as_mut().expect("just seen");
             r.step = Step::Writing;
-            if !ctx.mutant(Mutant::RestoreKeepsRows) {
-                let (from, to) = (keys::single(self.id, keys::table::APPLIED), keys::applied_rows(self.id).1);
-                ctx.batch().delete_range(Family::Meta, &from, &to);
-            }
+            let (from, to) = (keys::single(self.id, keys::table::APPLIED), keys::applied_rows(self.id).1);
+            ctx.batch().delete_range(Family::Meta, &from, &to);
             self.load_aside(ctx);
         }
     }
@@ -151,9 +152,10 @@ impl Slots {
             return slot.load_aside(ctx);
         }
         let Some(restored) = slot.restoring.take() else { return };
-        ctx.note(Note::SlotRestored { slot: SlotId(id), applied: restored.base });
+        let at_boot = slot.group.is_none();
+        ctx.note(Note::SlotRestored { slot: SlotId(id), applied: restored.base, at_boot });
         ctx.counters.snapshots_restored += 1;
-        if slot.group.is_none() {
+        if at_boot {
             return slot.begin_boot(ctx);
         }
         slot.applied = restored.base;

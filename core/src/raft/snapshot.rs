@@ -82,7 +82,8 @@ impl GroupCore {
             p.begin_at = now + retry;
             p.begin_wait = retry * 2;
         }
-        match self.snapshot.clone() {
+        // One that ends before the log begins leads nowhere.
+        match self.snapshot.clone().filter(|s| s.base.index >= self.log.base.index) {
             Some(snapshot) => self.send(to, Message::NeedBase { snapshot }),
             None => {
                 self.out.push_back(Output::SnapshotWanted { to });

@@ -348,7 +348,7 @@ impl<M: Machine, S: Store> Reactor<M, S> {
                 (self.on_halt)(self.shard, *fault);
             }
             Note::StoreFailed { fault } => tracing::error!(shard, "{fault}"),
-            Note::SlotRestored { slot, applied } => {
+            Note::SlotRestored { slot, applied, .. } => {
                 tracing::info!(shard, slot = slot.0, applied, "a slot took a snapshot of its leader");
             }
             Note::SlotStopped { slot, why } => tracing::error!(shard, slot = slot.0, "a slot stopped: {why}"),

@@ -122,6 +122,7 @@ impl World {
             return self.hang_up_client(conn);
         }
         if !calm && self.idle == 0 {
+            let d = &mut self.devices[device as usize];
             let user = d.user;
             if self.plan.tokens > 0 && d.rng.chance(self.plan.tokens as u32) {
                 self.change_token(user);

@@ -4,11 +4,12 @@ use super::world::World;
 use crate::clock::SEC;
 use crate::history::{ChannelIx, Event as Happened, IntentIx};
 use crate::world::truth::{head, payload, tag};
-use std::collections::{BTreeSet, VecDeque};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wukong_core::cluster::assignment::AssignCommand;
 use wukong_core::cluster::command::Command;
 use wukong_core::ids::{ChannelKey, ShardId, SlotId, shard_of, slot_of};
-use wukong_core::store::rows::{Assignment, Format};
+use wukong_core::store::rows::{Applied, Assignment, Format};
 use wukong_core::store::{Family, Record, Write, WriteBatch, keys};
 
 /// A push that was accepted is written within this.
@@ -36,6 +37,8 @@ pub struct Truth {
     pub cut: Vec<bool>,
     /// By node, then channel.
     seen: Vec<Vec<Seen>>,
+    /// What a slot's rows are once so much is applied.
+    applied: BTreeMap<(u16, u64), u64>,
     /// RECVs written: connection, channel, seq.
     pub received: BTreeSet<(u32, ChannelIx, u64)>,
     /// RECVs that must be written, and by when.
@@ -107,6 +110,10 @@ impl World {
 
     /// After a turn of a shard: what its replicas say is committed, compared with the disks and with what was said before.
     pub(super) fn look(&mut self, n: usize, shard: u8) {
+        if self.nodes[n].storage.failed {
+            // What is in memory reaches the disk no more, and nobody hears of it.
+            return;
+        }
         for channel in 0..self.history.channels.len() as ChannelIx {
             let (key, _, home) = self.place(channel);
             if home.0 != shard {
@@ -243,9 +250,38 @@ impl World {
         }
     }
 
+    /// A batch is written: where as much is applied, the rows are the same on every node.
+    pub(super) fn note_applied(&mut self, n: usize, batch: &WriteBatch) {
+        if !self.mode.oracles {
+            return;
+        }
+        // Of several in one batch the last one counts.
+        let applied = batch.iter().filter_map(|write| {
+            let Write::Put { family: Family::Meta, key: [a, b, keys::table::APPLIED], value } = write else {
+                return None;
+            };
+            let applied = Applied::decode(&Bytes::copy_from_slice(value)).ok()?;
+            Some((SlotId(u16::from_be_bytes([*a, *b])), applied))
+        });
+        for (slot, applied) in applied.collect::<BTreeMap<_, _>>() {
+            let (from, to) = keys::applied_rows(slot);
+            let mut hash = crc32fast::Hasher::new();
+            for (key, row) in self.nodes[n].storage.disk.rows(Family::Meta, &from, &to) {
+                hash.update(key);
+                hash.update(&row.value);
+            }
+            let hash = u64::from(hash.finalize());
+            self.truth.judged += 1;
+            if *self.truth.applied.entry((slot.0, applied.index)).or_insert(hash) != hash {
+                let what =
+                    format!("n{n} slot {}: applied {}, and has other rows than others had", slot.0, applied.index);
+                self.violation("machine", what);
+            }
+        }
+    }
+
     fn note_command(&mut self, value: &[u8]) {
-        let Ok((_, Command::Assign { command, .. })) = Command::from_entry(&bytes::Bytes::copy_from_slice(value))
-        else {
+        let Ok((_, Command::Assign { command, .. })) = Command::from_entry(&Bytes::copy_from_slice(value)) else {
             return;
         };
         match command {
@@ -258,7 +294,7 @@ impl World {
 
     fn note_log_row(&mut self, key: &[u8], value: &[u8]) {
         let seq = keys::parse_log_seq(key).unwrap_or_default();
-        let record = Record::decode(seq, &bytes::Bytes::copy_from_slice(value)).ok();
+        let record = Record::decode(seq, &Bytes::copy_from_slice(value)).ok();
         let known = record.as_ref().and_then(|r| tag(&r.payload)).and_then(|i| {
             let known = self.history.intents.get(i as usize)?;
             Some((i, known))

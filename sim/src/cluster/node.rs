@@ -289,6 +289,7 @@ impl World {
             Note::PeerBroken { node, error } => {
                 self.violation("LINK", format!("n{n} cannot read what n{} sent: {error:?}", node_of(*node)));
             }
+            Note::SlotRestored { at_boot: true, .. } => self.cover.hit("snapshot put in place at boot"),
             Note::SlotStopped { slot, why } => {
                 self.violation("SLOT", format!("n{n} stopped slot {}: {why}", slot.0));
             }

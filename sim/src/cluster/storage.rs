@@ -28,7 +28,7 @@ pub struct Storage {
     urgent: bool,
     syncing: Option<Vec<Token>>,
     /// A write failed: this process writes nothing more.
-    failed: bool,
+    pub failed: bool,
     pub fail_next: bool,
     pub slow_by: u64,
     /// In a thousand.
@@ -54,6 +54,7 @@ impl World {
         let number = s.disk.write(batch);
         s.queue.push(Token { shard, op, number });
         s.urgent |= class == PersistClass::Sync;
+        self.note_applied(n, batch);
         self.begin_sync(n);
     }
 

@@ -34,7 +34,9 @@ pub struct Tokens {
 impl World {
     pub(super) fn change_token(&mut self, user: UserIx) {
         let uid = self.history.users[user as usize].clone();
-        let Some(n) = self.serving(slot_of(&uid, self.plan.slots as u16)).filter(|n| self.nodes[*n].alive) else { return };
+        let Some(n) = self.serving(slot_of(&uid, self.plan.slots as u16)).filter(|n| self.nodes[*n].alive) else {
+            return;
+        };
         let number = self.tokens.changes.len();
         self.tokens.changes.push(Change { user, acked: false });
         let token = Text::from(format!("t{number}"));
