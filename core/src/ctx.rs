@@ -185,7 +185,8 @@ impl Ctx {
         });
         let accounts = alloc::vec![account; usize::from(config.shards)];
         let me = Replica { node: config.node, store: boot.store };
-        let links = Links::new(me, boot.incarnation, config.cluster, config.shards, config.shard);
+        let links =
+            Links::new(me, boot.incarnation, config.cluster, config.shards, config.shard).with_pause(config.link_pause);
         Self {
             config,
             store: boot.store,

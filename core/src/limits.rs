@@ -177,6 +177,8 @@ pub const LINK_BULK_WINDOW: usize = 2 * MIB;
 pub const LINK_CONTROL_QUEUE_MAX: usize = 4 * MIB;
 /// The same for Data: the oldest are dropped. Its producers have one answer under way per group and follower.
 pub const LINK_DATA_QUEUE_MAX: usize = 16 * MIB;
+/// From so much data that waits for credit on, groups give that peer nothing more; below half of it they go on (4.21).
+pub const LINK_DATA_PAUSE: usize = 4 * MIB;
 /// The same for Bulk: the oldest are dropped.
 pub const LINK_BULK_QUEUE_MAX: usize = 4 * MIB;
 /// No item is added to a frame that is longer.

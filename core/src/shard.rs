@@ -52,6 +52,8 @@ pub struct ShardConfig {
     pub slot_log_max: u64,
     /// Rows of a snapshot's chunk, at most `limits::SNAPSHOT_CHUNK_ROWS`; results do not depend on it.
     pub snapshot_rows: u32,
+    /// Bytes of data waiting for a peer from which on it gets no more; results do not depend on it.
+    pub link_pause: usize,
     /// Changes the seeds of hash tables and nothing else; results do not depend on it.
     pub hash_salt: u64,
     /// The planted bug of this run.
@@ -76,6 +78,7 @@ impl Default for ShardConfig {
             slot_log_suffix: crate::limits::SLOT_LOG_SUFFIX,
             slot_log_max: crate::limits::SLOT_LOG_MAX,
             snapshot_rows: crate::limits::SNAPSHOT_CHUNK_ROWS,
+            link_pause: crate::limits::LINK_DATA_PAUSE,
             hash_salt: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -215,6 +218,13 @@ impl Shard {
             self.conns.flush(&mut self.ctx);
             self.ctx.flush_credit_out();
             self.ctx.flush_links();
+            if self.ctx.links.take_drained() {
+                let Self { ctx, channels, slots, .. } = self;
+                slots.resume(ctx);
+                channels.resume(ctx, slots);
+                self.drain_slots();
+                self.ctx.flush_links();
+            }
             self.ctx.flush_store();
         }
         self.ctx.pop()

@@ -6,8 +6,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use support::{Disk, Node, SECOND, WALL, config};
-use wukong_core::ids::{Incarnation, NodeId, PeerProcess, SlotId, StoreId};
+use wukong_core::api::{ApiAnswer, ApiRequest};
+use wukong_core::ids::{Epoch, Incarnation, NodeId, PeerProcess, Position, SlotId, StoreId};
 use wukong_core::raft::config::Replica;
+use wukong_core::store::rows::{Format, Hint, SnapshotRow};
 use wukong_core::store::{Family, Record, keys};
 use wukong_core::{Input, ShardConfig};
 use wukong_proto::ReasonCode;
@@ -284,4 +286,43 @@ fn a_channel_is_led_where_its_slot_is() {
             assert!(c.time - asked < SECOND, "{times}: it took {} ms", (c.time - asked) / 1_000_000);
         }
     }
+}
+
+/// A process ended between the log's new beginning and the rows of its snapshot: the next one puts them in place before it serves.
+#[test]
+fn rows_of_a_snapshot_are_put_in_place_at_boot() {
+    let token = |n: &Node| n.disk.0.get(&(Family::Meta, keys::device(SlotId(0), "u", 1).to_vec())).cloned();
+    let mut donor = Node::new(ShardConfig { slots: 1, ..config(1) });
+    let set = ApiRequest::SetToken { uid: "u".into(), token: "t".into(), device_flag: 1, device_level: 0 };
+    assert_eq!(donor.call(set), ApiAnswer::Done);
+    let row = token(&donor).expect("it is stored");
+
+    let base = Position { epoch: Epoch(4), index: 70 };
+    let aside = keys::snapshot_row(SlotId(0), &keys::device(SlotId(0), "u", 1)[2..]);
+    let whole = SnapshotRow { base }.to_bytes();
+    let single = |table| keys::single(SlotId(0), table).to_vec();
+    let put = |disk: &mut Disk, family, key: Vec<u8>, row: &[u8]| disk.0.insert((family, key), row.to_vec());
+    let mut disk = Disk::default();
+    put(&mut disk, Family::Raft, single(keys::table::HINT), &Hint { hw: 70, base }.to_bytes());
+    put(&mut disk, Family::Raft, aside.to_vec(), &row);
+    put(&mut disk, Family::Meta, keys::device(SlotId(0), "gone", 1).to_vec(), b"a row of before");
+    let boot = |disk: Disk| {
+        let mut node = Node::cold(disk, 1, ShardConfig { slots: 1, ..config(1) }, WALL);
+        node.boot_all();
+        node.run();
+        node
+    };
+    let served = |n: &Node| n.shards[0].as_ref().and_then(|s| s.view().slot_served(SlotId(0)));
+    assert_eq!(
+        served(&boot(disk.clone())),
+        Some(false),
+        "without the last chunk there is nothing to begin with: the slot stops"
+    );
+
+    put(&mut disk, Family::Raft, single(keys::table::SNAPSHOT), &whole);
+    let node = boot(disk);
+    assert_eq!((served(&node), token(&node).as_deref()), (Some(true), Some(&row[..])));
+    let rows = |family| node.disk.0.keys().filter(|(f, _)| *f == family).map(|(_, k)| k.clone()).collect::<Vec<_>>();
+    assert_eq!(rows(Family::Meta).len(), 2, "the token's, and how much is applied");
+    assert!(!rows(Family::Raft).iter().any(|k| [0x06, 0x07].contains(&k[2])), "nothing lies aside any more");
 }

@@ -24,7 +24,7 @@ use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{Delivery, SendEvent};
 use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
 use crate::limits;
-use crate::map::{Map, hasher};
+use crate::map::{BTreeSet, Map, hasher};
 use crate::raft::Held;
 use crate::raft::core::{GroupConfig, GroupCore, Input};
 use crate::store::rows::{Assignment, ChannelHead};
@@ -230,6 +230,8 @@ pub struct Channels {
     pub reads: read::Reads,
     /// For keys that are made per entry.
     scratch: bytes::BytesMut,
+    /// Led here, and stepped while a link was full.
+    paused: BTreeSet<u32>,
     /// Channels found dirty at boot and waiting for room.
     pub backlog: VecDeque<ChannelKey>,
 }
@@ -248,6 +250,7 @@ impl Channels {
             stepping: false,
             reads: read::Reads::default(),
             scratch: bytes::BytesMut::new(),
+            paused: BTreeSet::new(),
             backlog: VecDeque::new(),
         }
     }

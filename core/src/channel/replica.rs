@@ -30,6 +30,10 @@ impl Channels {
         while let Some((index, input)) = self.local.pop_front() {
             let Some(group) = self.slab.get_mut(index as usize).and_then(|c| c.group.as_mut()) else { continue };
             let mut out = core::mem::take(&mut ctx.raft_out);
+            group.pause(ctx.links.full());
+            if group.is_leader() && !ctx.links.full().is_empty() {
+                self.paused.insert(index);
+            }
             group.step_into(ctx.now.mono, input, &mut out);
             while let Some(output) = out.pop_front() {
                 self.output(ctx, slots, index, output);
@@ -38,6 +42,13 @@ impl Channels {
             self.after_step(ctx, index);
         }
         self.stepping = false;
+    }
+
+    /// A link that was full is not any more: leaders give their followers what they lack.
+    pub fn resume(&mut self, ctx: &mut Ctx, slots: &mut Slots) {
+        for index in core::mem::take(&mut self.paused) {
+            self.step(ctx, slots, index, Input::Time);
+        }
     }
 
     fn after_step(&mut self, ctx: &mut Ctx, index: u32) {

@@ -55,6 +55,7 @@ impl Slot {
     pub(super) fn step(&mut self, ctx: &mut Ctx, told: &mut Told, input: Input) {
         let mut out = core::mem::take(&mut ctx.raft_out);
         if let Some(group) = self.group.as_mut().filter(|_| self.stage != Stage::Stopped) {
+            group.pause(ctx.links.full());
             group.step_into(ctx.now.mono, input, &mut out);
         }
         for output in out.drain(..) {

@@ -247,6 +247,13 @@ impl Slots {
         }
     }
 
+    /// A link that was full is not any more: leaders give their followers what they lack.
+    pub fn resume(&mut self, ctx: &mut Ctx) {
+        for id in self.slots.keys().copied().collect::<Vec<_>>() {
+            self.step(ctx, id, Input::Time);
+        }
+    }
+
     /// A write of the slot's group is durable.
     pub fn on_group_persisted(&mut self, ctx: &mut Ctx, id: u16, token: Token) {
         self.step(ctx, id, Input::Persisted(token));

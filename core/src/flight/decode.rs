@@ -208,6 +208,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let dedup_bytes_max = r.varint()? as usize;
     let mail_credit = r.varint()? as usize;
     let (slot_log_suffix, slot_log_max, snapshot_rows) = (r.varint()?, r.varint()?, r.varint()? as u32);
+    let link_pause = r.varint()? as usize;
     let cluster = u128::from_be_bytes(r.array()?);
     let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
@@ -237,6 +238,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         slot_log_suffix,
         slot_log_max,
         snapshot_rows,
+        link_pause,
         hash_salt: 0,
         replicas,
         cluster,

@@ -58,6 +58,7 @@ impl Encoder {
         varint(out, config.slot_log_suffix);
         varint(out, config.slot_log_max);
         varint(out, u64::from(config.snapshot_rows));
+        varint(out, config.link_pause as u64);
         out.extend_from_slice(&config.cluster.to_be_bytes());
         varint(out, config.replicas.len() as u64);
         for replica in &config.replicas {

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! file    "WKFLIGHT" | u8 format | varint node, shard, shards, slots, token_auth, overlay_rows_max, dedup_bytes_max,
-//!         mail_credit, slot_log_suffix, slot_log_max, snapshot_rows | u128 cluster | replicas | u128 store
+//!         mail_credit, slot_log_suffix, slot_log_max, snapshot_rows, link_pause | u128 cluster | replicas | u128 store
 //!         | varint incarnation | varint mono, wall | 32 bytes jitter | bytes sealed | item*
 //! sealed  (32 bytes keys | u8 has token | text token | u32 crc32 of the before) XOR ChaCha20(key, stream = shard)
 //! item    u8 tag | varint mono since the last item | zigzag varint wall since the last item | what the tag says

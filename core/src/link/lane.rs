@@ -178,6 +178,11 @@ impl Lane {
         self.fetches = Packer::default();
     }
 
+    /// Bytes of data that wait.
+    pub const fn data(&self) -> usize {
+        self.out[LinkClass::Data as usize].weight
+    }
+
     /// Items that wait.
     pub fn waiting(&self) -> usize {
         self.out.iter().map(|o| o.queue.len()).sum::<usize>() + self.beats.len() + self.fetches.len()

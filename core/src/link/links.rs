@@ -4,6 +4,7 @@ use super::lane::{Broken, Lane, Me, Route};
 use super::read::Ends;
 use super::{FrameError, Group, Item, LinkCounters, Output};
 use crate::ids::{Incarnation, LinkClass, NodeId, PeerProcess, ShardId, SlotId, shard_of};
+use crate::limits;
 use crate::map::BTreeMap;
 use crate::raft::config::Replica;
 use crate::time::Instant;
@@ -47,6 +48,12 @@ pub struct Links {
     broken: Vec<NodeId>,
     /// Something was queued, or credited.
     dirty: bool,
+    /// Nodes for which so much data waits that no more of it is to be made.
+    full: Vec<NodeId>,
+    /// Bytes that make a node full.
+    pause: usize,
+    /// One of them is not full any more.
+    drained: bool,
     /// Frames are cut from it.
     buf: BytesMut,
     counters: LinkCounters,
@@ -62,6 +69,9 @@ impl Links {
             peers: BTreeMap::new(),
             broken: Vec::new(),
             dirty: false,
+            full: Vec::new(),
+            pause: limits::LINK_DATA_PAUSE,
+            drained: false,
             buf: BytesMut::new(),
             counters: LinkCounters::default(),
         }
@@ -136,7 +146,35 @@ impl Links {
         if lane.push(route, item, &mut self.counters).is_err() {
             peer.end(&mut self.counters);
             self.broken.push(to);
+        } else if lane.data() >= self.pause && !self.full.contains(&to) {
+            self.full.push(to);
+            self.counters.data_pauses += 1;
         }
+    }
+
+    /// Bytes of data waiting for a peer that make it full.
+    #[must_use]
+    pub fn with_pause(self, bytes: usize) -> Self {
+        Self { pause: bytes, ..self }
+    }
+
+    /// Nodes that groups give no data for the time being.
+    #[must_use]
+    pub fn full(&self) -> &[NodeId] {
+        &self.full
+    }
+
+    /// True once after one of them took what waited: groups that paused go on.
+    pub fn take_drained(&mut self) -> bool {
+        core::mem::take(&mut self.drained)
+    }
+
+    fn note_drained(&mut self) {
+        let Self { full, pause, peers, drained, .. } = self;
+        let before = full.len();
+        let waits = |lane: &Lane| lane.data() >= *pause / 2;
+        full.retain(|n| peers.get(n).is_some_and(|p| p.up && p.lanes.values().any(waits)));
+        *drained |= full.len() < before;
     }
 
     /// End of a step: at most one frame for each (peer, class, shard of the peer), as far as credit allows.
@@ -157,6 +195,9 @@ impl Links {
                 self.counters.resets += 1;
                 out.push(Output::Reset { node, incarnation: peer.process.incarnation });
             }
+        }
+        if !self.full.is_empty() {
+            self.note_drained();
         }
     }
 

@@ -153,6 +153,8 @@ counters! {
     lists_offered,
     /// Times at which a class began to wait for credit.
     credit_waits,
+    /// So much data waited for a peer that groups stopped making more.
+    data_pauses,
     resets,
     /// Items not sent: there is no link to the node.
     dropped_not_up,

@@ -5,7 +5,7 @@ use super::core::{GroupCore, Mode, Op, Outcome, Report, Role};
 use super::message::{Body, Item, Message, RefuseKind};
 use super::read::Read;
 use super::transfer::Transfer;
-use crate::ids::{Epoch, Incarnation, Position};
+use crate::ids::{Epoch, Incarnation, NodeId, Position};
 use crate::mutants::RaftMutant;
 use crate::store::rows::Assignment;
 use crate::time::Instant;
@@ -83,6 +83,8 @@ pub struct Lead {
     /// When an idle group settles, or asks again those that did not answer.
     pub settle_at: Instant,
     pub settle_tries: u32,
+    /// Nodes that take no more data for the time being.
+    pub paused: Vec<NodeId>,
 }
 
 impl Progress {
@@ -167,6 +169,7 @@ impl GroupCore {
             hw_news_at: Instant::NEVER,
             settle_at: self.now + timing.settle_idle,
             settle_tries: 0,
+            paused: Vec::new(),
         }));
         self.note_role();
         self.refresh_peers();
@@ -357,6 +360,13 @@ impl GroupCore {
             }
         }
         self.step_down();
+    }
+
+    /// The links to these nodes are full of data: their replicas of this group get none until they take what waits (4.21).
+    pub fn pause(&mut self, nodes: &[NodeId]) {
+        if let Some(lead) = self.lead.as_mut().filter(|l| l.paused != nodes) {
+            lead.paused = nodes.to_vec();
+        }
     }
 
     /// End of a step: what the leader owes its peers by now.

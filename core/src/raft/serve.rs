@@ -134,7 +134,7 @@ impl GroupCore {
         let due = core::mem::take(&mut p.answer_now);
         if pos == end {
             p.flight = None;
-        } else if p.flight.is_none() && p.reading.is_none() {
+        } else if p.flight.is_none() && p.reading.is_none() && !lead.paused.contains(&p.peer.node) {
             return self.serve_items(i, pos);
         }
         if due {

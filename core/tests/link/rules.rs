@@ -246,6 +246,35 @@ fn a_full_data_queue_drops_the_oldest() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_is_said_to_be_full_until_half_is_gone() {
+    let mut pair = Pair::new();
+    let piece = limits::PAYLOAD_MAX;
+    let window = limits::LINK_DATA_WINDOW / piece;
+    (0..window as u64).for_each(|i| pair.send([data(1, i, piece)]));
+    while !pair.frames_of_a().is_empty() {}
+    let told = |links: &mut Links| (links.full().to_vec(), links.take_drained());
+    assert_eq!(told(&mut pair.a), (vec![], true), "a window of it left at once");
+    let mut sent = 0;
+    while pair.a.full().is_empty() {
+        pair.send([data(1, sent, piece)]);
+        sent += 1;
+        assert!(sent as usize * piece < limits::LINK_DATA_QUEUE_MAX, "long before anything is dropped");
+    }
+    assert_eq!(told(&mut pair.a), (vec![B], false));
+    assert_eq!((frames(&mut pair.a, Instant(0)), pair.a.full()), (vec![], &[B][..]), "there is no credit");
+    pair.a.down(B, Incarnation(1));
+    assert_eq!(frames(&mut pair.a, Instant(0)), []);
+    assert_eq!(told(&mut pair.a), (vec![], true), "the link ended");
+    assert_eq!(told(&mut pair.a), (vec![], false), "said once");
+    pair.a.up(process(B, 1, 1));
+    (0..8).for_each(|i| pair.send([data(1, i, piece)]));
+    assert_eq!(pair.a.full(), [B]);
+    pair.exchange();
+    assert_eq!(told(&mut pair.a), (vec![], true), "all arrived");
+    assert_eq!(pair.a.counters().dropped_full, 0);
+}
+
+#[test]
 fn a_full_control_queue_resets_the_link() {
     let mut pair = Pair::new();
     for ctx in 0..1_000_000 {

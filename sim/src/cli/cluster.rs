@@ -49,6 +49,7 @@ pub const REQUIRED: &[&str] = &[
     "snapshots_begun",
     "snapshots_restored",
     "channels_evicted",
+    "data_pauses",
     "digests_hit",
     "rows_packed",
     "window",

@@ -114,6 +114,7 @@ impl World {
         };
         if self.plan.memory < 2 {
             config.overlay_rows_max = 3 * self.plan.memory as usize;
+            config.link_pause = 200;
             config.dedup_bytes_max = 512 * self.plan.memory as usize;
         }
         if self.plan.log > 0 {
