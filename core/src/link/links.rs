@@ -113,6 +113,7 @@ impl Links {
         peer.process = process;
         peer.up = true;
         peer.session += 1;
+        self.note_drained();
     }
 
     /// The link to that process is closed. One to another process of the node is not touched.
@@ -122,6 +123,7 @@ impl Links {
             && peer.process.incarnation == incarnation
         {
             peer.end(&mut self.counters);
+            self.note_drained();
         }
     }
 
