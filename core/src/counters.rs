@@ -49,6 +49,8 @@ counters! {
     channels_activated,
     channels_settled,
     channels_evicted,
+    /// Logs of deleted generations that were here.
+    generations_ended,
     slot_entries,
     untracked_recvs,
 }

@@ -75,6 +75,8 @@ pub const LOG_PAGE: u32 = 1_024;
 /// Voters of a channel. The design wants three (cluster-and-raft 4.22); as long as nodes do not pass SENDs on, every node that may
 /// come to lead the slot needs a replica, or nobody could serve the channel.
 pub const CHANNEL_REPLICAS_MAX: usize = 7;
+/// Rows of a deleted log that go at once: between two such steps others read and write.
+pub const PURGE_ROWS: u32 = 256;
 /// What waits for a replica that is being loaded: more is lost, and repeated by its sender.
 pub const EARLY_INPUTS_MAX: usize = 16;
 /// Entries between two head rows of a channel: bounds what activation reads.

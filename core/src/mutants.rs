@@ -42,11 +42,13 @@ pub enum Mutant {
     FetchesNumberedAnew,
     /// Keys of entries that others made committed are looked up among what is durable here.
     CommitTakenForDurable,
+    /// A replica goes on with the log that it has when its channel was made anew (M30).
+    OldGenerationKept,
 }
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 7] = [
+    pub const CLUSTER: [Self; 8] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
@@ -54,6 +56,7 @@ impl Mutant {
         Self::FollowerForgotten,
         Self::FetchesNumberedAnew,
         Self::CommitTakenForDurable,
+        Self::OldGenerationKept,
     ];
 
     pub const ALL: [Self; 12] = [

@@ -147,8 +147,9 @@ impl Shard {
         let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash());
         let users = Users::new(hash());
         let seeds = [hash(), hash(), hash()];
-        let channels = Channels::new(&ctx.config, seeds);
+        let mut channels = Channels::new(&ctx.config, seeds);
         let slots = Slots::boot(&mut ctx);
+        channels.boot(&mut ctx);
         Ok(Self {
             ctx,
             conns,
@@ -314,6 +315,8 @@ impl Shard {
                 }
                 Reply::Read { job } => channels.on_read(ctx, slots, job),
                 Reply::ReadDone { call, part, answer } => calls.on_read(ctx, call, part, answer),
+                Reply::Delete { home, call, channel } => channels.on_delete(ctx, slots, home, call, &channel),
+                Reply::Deleted { call, result } => calls.on_deleted(ctx, call, result),
             },
         }
         self.drain_slots();
@@ -394,8 +397,8 @@ impl Shard {
         match waiter {
             PersistWaiter::SlotGroup(id, token) => slots.on_group_persisted(ctx, id, token),
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
-            PersistWaiter::ChannelGroup(index, activation, token) => {
-                channels.on_persisted(ctx, slots, index, activation, token);
+            PersistWaiter::ChannelGroup(index, replica, token) => {
+                channels.on_persisted(ctx, slots, index, replica, token);
             }
             PersistWaiter::IdBlock => conns.on_ids(ctx),
             PersistWaiter::SyncOnly => {}
@@ -410,13 +413,14 @@ impl Shard {
             LoadWaiter::ChannelHead(index, activation) => channels.on_head(ctx, slots, index, activation, found),
             LoadWaiter::ChannelFacts(index, activation) => channels.on_facts(ctx, slots, index, activation, found),
             LoadWaiter::ChannelLog(index, activation) => channels.on_log(ctx, slots, index, activation, found),
-            LoadWaiter::ChannelArrears(index, activation) => channels.on_arrears(ctx, index, activation, found),
-            LoadWaiter::ChannelEntries(index, activation, request) => {
-                channels.on_entries(ctx, slots, index, activation, request, found);
+            LoadWaiter::ChannelArrears(index, replica) => channels.on_arrears(ctx, index, replica, found),
+            LoadWaiter::ChannelEntries(index, replica, request) => {
+                channels.on_entries(ctx, slots, index, replica, request, found);
             }
             LoadWaiter::ChannelDedup(index, activation, load) => {
                 channels.on_dedup_rows(ctx, index, activation, load, found)
             }
+            LoadWaiter::Doomed => channels.on_doomed_rows(ctx, found),
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
             LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found),
@@ -451,6 +455,7 @@ impl Shard {
                     }
                 }
                 Waiter::Channel { index, activation } => channels.on_assigned(ctx, slots, index, activation, outcome),
+                Waiter::Deleted { channel, generation } => channels.on_deleted(ctx, slots, &channel, generation),
                 // The row is not there: the channel asks again.
                 Waiter::Membership { .. } if outcome != Outcome::Done => {}
                 Waiter::Membership { from, index, activation, uid } => {
@@ -473,6 +478,7 @@ impl Shard {
                 Timer::Channel(index) => channels.on_timer(ctx, slots, index),
                 Timer::Slot(id) => slots.on_timer(ctx, id),
                 Timer::Calls => calls.on_timer(ctx),
+                Timer::Doomed => channels.on_doomed_timer(ctx),
                 Timer::Stop => {
                     self.stop_timer_at = Instant::NEVER;
                     self.conns.stop(&mut self.ctx, true);
@@ -566,6 +572,12 @@ impl<'a> ShardView<'a> {
     #[must_use]
     pub fn channel(&self, key: &ChannelKey) -> Option<(u64, u64)> {
         self.shard.channels.look(key)
+    }
+
+    /// The generation of a channel that is in memory.
+    #[must_use]
+    pub fn channel_generation(&self, key: &ChannelKey) -> Option<u64> {
+        self.shard.channels.generation(key)
     }
 
     /// Whether this replica leads a channel.

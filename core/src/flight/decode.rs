@@ -377,6 +377,7 @@ fn request(r: &mut Reader) -> Value<ApiRequest> {
             page: r.signed()?,
             page_size: r.signed()?,
         }),
+        3 => ApiRequest::DeleteChannel { channel_id: some!(text(r)?), channel_type: r.u8()? },
         _ => return Ok(None),
     }))
 }

@@ -245,5 +245,10 @@ fn request(out: &mut Vec<u8>, request: &ApiRequest) {
             signed(out, *page);
             signed(out, *page_size);
         }
+        ApiRequest::DeleteChannel { channel_id, channel_type } => {
+            out.push(3);
+            bytes(out, channel_id.as_bytes());
+            out.push(*channel_type);
+        }
     }
 }

@@ -58,6 +58,12 @@ impl Node {
         self.alive && seat.is_some_and(|s| s.machine.view().slot_served(slot) == Some(true))
     }
 
+    /// The generation of a channel that is in memory.
+    #[must_use]
+    pub fn generation(&self, key: &ChannelKey, shard: ShardId) -> Option<u64> {
+        self.seats.get(usize::from(shard.0)).filter(|_| self.alive)?.machine.view().channel_generation(key)
+    }
+
     /// (committed seq, distributed seq, whether it leads) of a channel that is in memory.
     #[must_use]
     pub fn channel(&self, key: &ChannelKey, shard: ShardId) -> Option<(u64, u64, bool)> {
@@ -170,6 +176,7 @@ impl World {
         self.drain(n, shard);
         if self.mode.oracles && self.nodes[n].life == life && self.nodes[n].alive {
             self.look(n, shard);
+            self.note_deleted();
         }
     }
 

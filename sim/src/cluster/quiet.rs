@@ -36,7 +36,7 @@ impl World {
         self.until(ANSWERED, "liveness", Self::unanswered);
         self.until(EQUAL, "convergence", Self::unequal);
         let reads = self.history.calls.len();
-        for channel in 0..self.history.channels.len() as ChannelIx {
+        for channel in self.channels() {
             for user in self.history.channels[channel as usize].users {
                 if !self.exempt(channel) {
                     self.read_channel(user, channel, None);
@@ -50,6 +50,7 @@ impl World {
         self.run_on(4 * SEC);
         for n in 0..self.nodes.len() {
             self.check_rows(n);
+            self.check_nothing_left(n);
             let counters: Vec<_> = self.nodes[n]
                 .seats
                 .iter()
@@ -88,7 +89,7 @@ impl World {
             self.nodes[n].down = 0;
             self.boot(n);
         }
-        for channel in 0..self.history.channels.len() as ChannelIx {
+        for channel in self.channels() {
             let user = self.history.channels[channel as usize].users[0];
             let device = self.devices.iter().position(|d| d.user == user && d.listens.is_none());
             let device = device.expect("each user has one that sends") as u32;
@@ -135,21 +136,30 @@ impl World {
 
     /// A channel whose replicas differ.
     fn unequal(&mut self) -> Option<String> {
-        (0..self.history.channels.len() as ChannelIx).find_map(|channel| {
+        self.channels().find_map(|channel| {
             if self.exempt(channel) {
                 return None;
             }
             let name = self.history.show_channel(channel);
             let (key, slot, home) = self.place(channel);
             let voters = self.voters(channel);
-            let committed = self.truth.committed[channel as usize].clone();
+            let record = self.record(channel)?;
+            if let Some(left) = self.left_behind(channel, &record) {
+                return Some(left);
+            }
+            if record.deleted {
+                return None;
+            }
+            let era = self.era(channel, record.generation);
+            let committed: Vec<i64> =
+                self.truth.committed.get(&era).iter().flat_map(|log| log.iter().map(|r| r.message_id)).collect();
             for n in &voters {
                 let ids: Vec<i64> = self.log(*n, channel).iter().map(|r| r.message_id).collect();
                 if ids != committed {
                     return Some(format!("{name}: n{n} has {} entries of {}", ids.len(), committed.len()));
                 }
                 let last = committed.len() as u64;
-                if last > 0 && self.row(*n, channel, last).is_none_or(|(_, synced)| !synced) {
+                if last > 0 && self.row(*n, channel, last).is_none_or(|(_, synced, _)| !synced) {
                     return Some(format!("{name}: n{n} has not synced {last}"));
                 }
             }
@@ -159,7 +169,7 @@ impl World {
         })
     }
 
-    fn log(&self, n: usize, channel: ChannelIx) -> Vec<Record> {
+    pub(super) fn log(&self, n: usize, channel: ChannelIx) -> Vec<Record> {
         log_of(&self.nodes[n].storage.disk, &self.history, self.plan.slots as u16, channel).unwrap_or_default()
     }
 
@@ -167,16 +177,9 @@ impl World {
         if !self.mode.oracles || !self.violations.is_empty() {
             return;
         }
-        let logs: Vec<Vec<Record>> = (0..self.history.channels.len() as ChannelIx)
-            .map(|channel| {
-                let committed = self.truth.committed[channel as usize].len();
-                let mut all: Vec<Vec<Record>> = (0..self.nodes.len()).map(|n| self.log(n, channel)).collect();
-                all.sort_by_key(|log| std::cmp::Reverse(log.len().min(committed)));
-                let mut log = all.swap_remove(0);
-                log.truncate(committed);
-                log
-            })
-            .collect();
+        self.judge_eras();
+        let logs: Vec<Vec<Record>> =
+            (0..self.history.channels.len() as ChannelIx).map(|era| self.log_of_era(era)).collect();
         for (name, check) in oracle::ALL.iter().filter(|(name, _)| ORACLES.contains(name)) {
             match check(&self.history, &logs) {
                 Ok(judged) => {
