@@ -174,7 +174,8 @@ impl Calls {
     }
 
     fn delete_channel(&mut self, ctx: &mut Ctx, id: CallId, channel: ChannelKey) -> Result<(), Refusal> {
-        if channel.kind != channel_type::PERSON || id::split(id::origin(&channel.id)).is_none() {
+        let known = channel.kind == channel_type::PERSON && channel.id.len() <= limits::CHANNEL_ID_MAX;
+        if !known || id::split(id::origin(&channel.id)).is_none() {
             return Err(Refusal::Invalid("channel_id or channel_type is not that of a channel served here"));
         }
         let to = shard_of(slot_of(&channel.id, ctx.config.slots), ctx.config.shards);

@@ -18,13 +18,20 @@ pub(super) struct Doomed {
     logs: VecDeque<(SlotId, ChannelNo)>,
     /// Slots whose list is to be read: at the start, and where it was too long.
     lists: VecDeque<SlotId>,
-    reading: bool,
+    reading: Option<Reading>,
     timer_at: Instant,
+}
+
+/// The page that is being read.
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    Log(SlotId, ChannelNo),
+    List(SlotId),
 }
 
 impl Default for Doomed {
     fn default() -> Self {
-        Self { logs: VecDeque::new(), lists: VecDeque::new(), reading: false, timer_at: Instant::NEVER }
+        Self { logs: VecDeque::new(), lists: VecDeque::new(), reading: None, timer_at: Instant::NEVER }
     }
 }
 
@@ -35,39 +42,45 @@ impl Doomed {
     }
 
     fn go_on(&mut self, ctx: &mut Ctx) {
-        if self.reading || self.timer_at != Instant::NEVER {
+        if self.reading.is_some() || self.timer_at != Instant::NEVER {
             return;
         }
-        let (family, from, to) = match (self.logs.front(), self.lists.front()) {
+        let (reading, family, from, to) = match (self.logs.front().copied(), self.lists.front().copied()) {
             (Some((slot, no)), _) => {
-                let bound = |seq| Bytes::copy_from_slice(&keys::log(*slot, *no, seq));
-                (Family::Log, bound(0), bound(u64::MAX))
+                let bound = |seq| Bytes::copy_from_slice(&keys::log(slot, no, seq));
+                (Reading::Log(slot, no), Family::Log, bound(0), bound(u64::MAX))
             }
             (None, Some(slot)) => {
                 use keys::table::DOOMED;
-                (Family::Raft, keys::single(*slot, DOOMED), keys::table_end(*slot, DOOMED))
+                (Reading::List(slot), Family::Raft, keys::single(slot, DOOMED), keys::table_end(slot, DOOMED))
             }
             (None, None) => return,
         };
         let (rows_max, bytes_max) = (limits::PURGE_ROWS, limits::APPEND_BYTES_MAX as u32);
-        self.reading = true;
+        self.reading = Some(reading);
         ctx.load(LoadWaiter::Doomed, [Query::Range { family, from, to, rows_max, bytes_max, reverse: false }]);
     }
 
     fn on_rows(&mut self, ctx: &mut Ctx, found: Option<Vec<Found>>) {
-        self.reading = false;
+        let Some(reading) = self.reading.take() else { return };
         let Some(Found::Page { rows, more }) = found.and_then(|f| f.into_iter().next()) else {
             return ctx.arm(Timer::Doomed, &mut self.timer_at, ctx.now.mono + limits::READ_RETRY);
         };
-        if let Some((slot, no)) = self.logs.front().copied() {
-            delete_page(ctx, slot, no, &rows, more);
-            if !more {
-                self.logs.pop_front();
+        match reading {
+            Reading::Log(slot, no) => {
+                delete_page(ctx, slot, no, &rows, more);
+                if !more {
+                    self.logs.pop_front();
+                }
             }
-        } else if let Some(slot) = self.lists.pop_front() {
-            self.logs.extend(rows.iter().filter_map(|(key, _)| Some((slot, keys::parse_doomed(key)?))));
-            if more {
-                self.lists.push_front(slot);
+            Reading::List(slot) => {
+                // Those that were added meanwhile are there already.
+                let listed = rows.iter().filter_map(|(key, _)| Some((slot, keys::parse_doomed(key)?)));
+                let fresh: Vec<_> = listed.filter(|log| !self.logs.contains(log)).collect();
+                self.logs.extend(fresh);
+                if !more {
+                    self.lists.pop_front();
+                }
             }
         }
         self.go_on(ctx);
