@@ -52,5 +52,9 @@ counters! {
     /// Logs of deleted generations that were here.
     generations_ended,
     slot_entries,
+    /// Comparisons of a slot's settled channels; members that differed; channels that were woken for it.
+    audits,
+    audits_differ,
+    audits_woken,
     untracked_recvs,
 }

@@ -63,6 +63,8 @@ pub enum LoadWaiter {
     ChannelDedup(u32, u64, u64),
     /// Rows that belong to nobody any more.
     Doomed,
+    /// Head rows that are compared: the number of the read.
+    Audit(u64),
     Read(u64),
     Memberships(u64),
     IdBlock,
@@ -93,6 +95,7 @@ pub enum Timer {
     Calls,
     /// Rows that belong to nobody any more, and could not be read.
     Doomed,
+    Audit,
     Stop,
 }
 
@@ -101,7 +104,7 @@ impl Timer {
         match self {
             Self::Conn(_) => TimerKind::Conn,
             Self::Retry => TimerKind::Retry,
-            Self::Channel(_) | Self::Doomed => TimerKind::Channel,
+            Self::Channel(_) | Self::Doomed | Self::Audit => TimerKind::Channel,
             Self::Slot(_) => TimerKind::Slot,
             Self::Calls => TimerKind::Call,
             Self::Stop => TimerKind::Stop,

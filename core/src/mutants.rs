@@ -44,11 +44,13 @@ pub enum Mutant {
     CommitTakenForDurable,
     /// A replica goes on with the log that it has when its channel was made anew (M30).
     OldGenerationKept,
+    /// Settled channels that differ are not woken.
+    AntiEntropySkipped,
 }
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 8] = [
+    pub const CLUSTER: [Self; 9] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
@@ -57,6 +59,7 @@ impl Mutant {
         Self::FetchesNumberedAnew,
         Self::CommitTakenForDurable,
         Self::OldGenerationKept,
+        Self::AntiEntropySkipped,
     ];
 
     pub const ALL: [Self; 12] = [

@@ -1,5 +1,6 @@
 //! The shard: routes inputs to machines and drains their outputs. It decides nothing.
 
+use crate::audit::{Around, Audits};
 use crate::call::Calls;
 use crate::channel::Channels;
 use crate::cluster::{Command, Outcome, Slots, Waiter};
@@ -23,6 +24,7 @@ use crate::time::{Instant, Now};
 use crate::user::Users;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 use wukong_proto::Text;
 
 /// What the operator chose. Equal on all shards of a node but for `shard`.
@@ -46,6 +48,10 @@ pub struct ShardConfig {
     pub cluster: u128,
     /// Work mail in flight to one shard, at least `limits::CONNS_PER_UID`; results do not depend on it.
     pub mail_credit: usize,
+    /// When settled channels are compared with those of other members (`limits::AUDIT_EVERY`).
+    pub audit_every: Duration,
+    /// The same after something is new (`limits::AUDIT_SOON`).
+    pub audit_soon: Duration,
     /// Changes the seeds of hash tables and nothing else; results do not depend on it.
     pub hash_salt: u64,
     /// The planted bug of this run.
@@ -67,6 +73,8 @@ impl Default for ShardConfig {
             replicas: Vec::new(),
             cluster: 0,
             mail_credit: crate::limits::MAIL_CREDIT,
+            audit_every: crate::limits::AUDIT_EVERY,
+            audit_soon: crate::limits::AUDIT_SOON,
             hash_salt: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -118,6 +126,7 @@ pub struct Shard {
     pusher: Pusher,
     slots: Slots,
     calls: Calls,
+    audits: Audits,
     /// The machines have handled inputs since the last drain.
     gathered: bool,
     ready: bool,
@@ -158,6 +167,7 @@ impl Shard {
             pusher: Pusher::default(),
             slots,
             calls: Calls::default(),
+            audits: Audits::default(),
             gathered: true,
             ready: false,
             stopping: None,
@@ -328,6 +338,7 @@ impl Shard {
         slots.on_peer_up(ctx, peer);
         channels.elect_for_lost(ctx, slots);
         channels.on_peer_up(ctx, slots, peer);
+        self.audits.on_peer_up(&mut self.ctx);
         self.drain_slots();
     }
 
@@ -366,6 +377,9 @@ impl Shard {
             }
             Item::Report { channel, generation, from, report } => {
                 channels.on_report(ctx, slots, &channel, generation, from, report);
+            }
+            Item::Audit { slot, from, scan, said } => {
+                self.audits.on_said(&mut Around { ctx, slots, channels }, slot, from, scan, said);
             }
             // Who is alive the links say; load is for placement, which is not decided here yet.
             Item::Ping(_) => {}
@@ -420,6 +434,9 @@ impl Shard {
             LoadWaiter::ChannelDedup(index, activation, load) => {
                 channels.on_dedup_rows(ctx, index, activation, load, found)
             }
+            LoadWaiter::Audit(ticket) => {
+                self.audits.on_found(&mut Around { ctx, slots, channels }, ticket, found);
+            }
             LoadWaiter::Doomed => channels.on_doomed_rows(ctx, found),
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
@@ -430,6 +447,7 @@ impl Shard {
             LoadWaiter::SlotDirty(id) => {
                 let dirty = slots.on_dirty(ctx, id, found);
                 channels.on_dirty(ctx, slots, dirty);
+                self.audits.on_led(ctx, crate::ids::SlotId(id));
             }
             LoadWaiter::IdBlock => {
                 if !found.is_some_and(|f| conns.ids.on_row(ctx, f)) {
@@ -478,6 +496,7 @@ impl Shard {
                 Timer::Channel(index) => channels.on_timer(ctx, slots, index),
                 Timer::Slot(id) => slots.on_timer(ctx, id),
                 Timer::Calls => calls.on_timer(ctx),
+                Timer::Audit => self.audits.on_timer(&mut Around { ctx, slots, channels }),
                 Timer::Doomed => channels.on_doomed_timer(ctx),
                 Timer::Stop => {
                     self.stop_timer_at = Instant::NEVER;

@@ -265,6 +265,31 @@ impl Channels {
         }
     }
 
+    /// Leads, and has something to do; or it is being loaded, and will be seen to.
+    #[must_use]
+    pub fn is_awake(&self, key: &ChannelKey) -> bool {
+        let channel = self.by_key.get(key).map(|i| &self.slab[*i as usize]);
+        channel.is_some_and(|c| {
+            c.stage == Stage::Loading || (c.leading && c.group.as_ref().is_some_and(|g| !g.is_settled()))
+        })
+    }
+
+    /// A member of this slot, which is led here, has something else of a settled channel than this node: its leader serves it again.
+    pub fn rouse(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, member: Replica) {
+        let known = self.by_key.contains_key(key);
+        let Some(index) = self.want(ctx, slots, key) else { return };
+        let channel = &mut self.slab[index as usize];
+        channel.last_active = ctx.now.mono;
+        if channel.leading {
+            return self.step(ctx, slots, index, Input::Rouse(member));
+        }
+        // Whoever begins to lead calls all; who leads elsewhere is asked to hand over, which calls them too.
+        if let Some(controller) = channel.controller.as_mut().filter(|_| known) {
+            wish_for(ctx, controller);
+            self.drive(ctx, slots, index);
+        }
+    }
+
     /// The slot is led elsewhere from now on: others look after its channels.
     pub fn on_slot_lost(&mut self, ctx: &mut Ctx, slot: SlotId) {
         let all: Vec<u32> = self.slab.iter().filter(|(_, c)| c.slot == slot).map(|(i, _)| i as u32).collect();

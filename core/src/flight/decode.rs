@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use wukong_proto::Text;
 
 /// Why a recording cannot be read.
@@ -207,6 +208,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let overlay_rows_max = r.varint()? as usize;
     let dedup_bytes_max = r.varint()? as usize;
     let mail_credit = r.varint()? as usize;
+    let (audit_every, audit_soon) = (Duration::from_millis(r.varint()?), Duration::from_millis(r.varint()?));
     let cluster = u128::from_be_bytes(r.array()?);
     let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
@@ -233,6 +235,8 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         overlay_rows_max,
         dedup_bytes_max,
         mail_credit,
+        audit_every,
+        audit_soon,
         hash_salt: 0,
         replicas,
         cluster,

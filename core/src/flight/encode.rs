@@ -55,6 +55,8 @@ impl Encoder {
         varint(out, config.overlay_rows_max as u64);
         varint(out, config.dedup_bytes_max as u64);
         varint(out, config.mail_credit as u64);
+        varint(out, config.audit_every.as_millis() as u64);
+        varint(out, config.audit_soon.as_millis() as u64);
         out.extend_from_slice(&config.cluster.to_be_bytes());
         varint(out, config.replicas.len() as u64);
         for replica in &config.replicas {

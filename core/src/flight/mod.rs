@@ -34,7 +34,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 const MAGIC: &[u8; 8] = b"WKFLIGHT";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The key that a recording's secrets are sealed with.
 #[derive(Clone)]

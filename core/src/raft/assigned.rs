@@ -312,6 +312,12 @@ impl GroupCore {
         }
     }
 
+    pub(super) fn on_rouse(&mut self, peer: Replica) {
+        if self.config.mode == Mode::Assigned && self.role == Role::Leader {
+            self.wake_peer(peer);
+        }
+    }
+
     /// A leader has something to do: not settled any more, and not before another idle while. Those that lagged when it settled
     /// have not heard of it since, and are called.
     pub(super) fn stir(&mut self) {

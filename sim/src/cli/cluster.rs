@@ -43,6 +43,8 @@ pub const REQUIRED: &[&str] = &[
     "deleted",
     "made anew",
     "rows of a deleted log went",
+    "audits_differ",
+    "audits_woken",
     "led again by the same process",
     "dedup_hits",
     "dedup_loads",

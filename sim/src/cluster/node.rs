@@ -6,12 +6,18 @@ use super::{node_of, replica};
 use crate::clock::{Clock, MS, US};
 use crate::rng::Rng;
 use crate::world::process::{Seat, conn_of, gated};
+use core::time::Duration;
 use wukong_core::ids::{ChannelKey, Incarnation, ShardId, SlotId, shard_of};
 use wukong_core::note::Note;
 use wukong_core::raft::core::Alarm;
 use wukong_core::rng::Seed;
 use wukong_core::time::Instant;
 use wukong_core::{Boot, Effect, Input, Output, Shard, ShardConfig};
+
+/// Settled channels are compared this often.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(8);
+/// The same after something is new.
+const AUDIT_SOON: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Node {
@@ -116,6 +122,8 @@ impl World {
             replicas: (0..self.nodes.len()).map(replica).collect(),
             cluster: 42,
             hash_salt: self.mode.hash,
+            audit_every: AUDIT_EVERY,
+            audit_soon: AUDIT_SOON,
             ..ShardConfig::default()
         };
         if self.plan.memory < 2 {

@@ -1,5 +1,6 @@
 //! The end of a run: faults are over, every channel takes a message, replicas become equal, everything is read.
 
+use super::node::AUDIT_EVERY;
 use super::world::World;
 use crate::client::State;
 use crate::clock::{MS, SEC};
@@ -11,6 +12,9 @@ use wukong_core::store::Record;
 
 /// 20 times the shortest election timeout: within this every channel takes a message (cluster-and-raft 5.2).
 const LIVE: u64 = 20 * SEC;
+/// Within this all replicas of all channels hold what is committed: clients hear that something failed, send it again, channels settle,
+/// and settled ones are compared three times.
+const ALIKE: u64 = 60 * SEC + 3 * AUDIT_EVERY.as_secs() * SEC;
 /// A client that got no answer tries again after 12 s, and a SEND may be owed for 10 s.
 const ANSWERED: u64 = 60 * SEC;
 /// Within this, replicas are equal.
@@ -32,6 +36,9 @@ impl World {
     /// Heals everything and waits for what must follow.
     pub fn come_together(&mut self) {
         self.heal();
+        // Nothing is sent any more but what is owed: whoever lacks something gets it though nobody says a word.
+        self.until(ALIKE, "anti-entropy", Self::unequal);
+        self.probe();
         self.until(LIVE, "liveness", Self::unprobed);
         self.until(ANSWERED, "liveness", Self::unanswered);
         self.until(EQUAL, "convergence", Self::unequal);
@@ -88,6 +95,13 @@ impl World {
         for n in 0..self.nodes.len() {
             self.nodes[n].down = 0;
             self.boot(n);
+        }
+    }
+
+    /// One message more in each channel.
+    fn probe(&mut self) {
+        if !self.violations.is_empty() {
+            return;
         }
         for channel in self.channels() {
             let user = self.history.channels[channel as usize].users[0];
