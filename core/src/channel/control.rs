@@ -54,7 +54,8 @@ impl Channels {
 
     /// The slot answered a proposal.
     pub fn on_assigned(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, outcome: Outcome) {
-        let Some(channel) = self.get(index, activation) else { return };
+        // Who is not looked after any more was proposed for by a leader of the slot that was: others go on from the record.
+        let Some(channel) = self.get(index, activation).filter(|c| c.wanted) else { return };
         match outcome {
             Outcome::Assigned { assignment, stale } => {
                 let known = (assignment.generation > 0).then(|| Arc::new(assignment));

@@ -69,6 +69,10 @@ impl GroupCore {
                 self.become_leader();
             }
             Some(_) if mine && self.role == Role::Leader => self.restate(),
+            // It led this epoch, and its owner forgot it when there was still something to do.
+            Some(_) if mine && self.role == Role::Follower && self.assigned.led < a.epoch => {
+                self.report(Report::NeedElect { epoch: a.epoch });
+            }
             Some(_) if mine && self.role == Role::Damaged => self.report(Report::NeedElect { epoch: a.epoch }),
             Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
             _ => {}
