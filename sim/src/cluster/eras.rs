@@ -6,7 +6,7 @@ use crate::clock::MS;
 use crate::history::{Call, ChannelIx, IntentIx, LinkIx};
 use crate::world::truth::head;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wukong_core::Input;
 use wukong_core::api::{ApiAnswer, ApiRequest};
 use wukong_core::error::Refusal;
@@ -22,8 +22,8 @@ const TRIES: u32 = 8;
 pub struct Eras {
     /// Those of which something was committed, each with its place in the history.
     seen: Vec<(u64, ChannelIx)>,
-    /// Those that somebody proposed to end.
-    ended: BTreeSet<u64>,
+    /// Those that somebody proposed to end, and how far they went.
+    ended: BTreeMap<u64, u64>,
     /// Up to this one all are over: somebody was told so.
     void: u64,
     /// That somebody is being told.
@@ -65,12 +65,13 @@ impl World {
 
     /// Somebody proposed to end it: perhaps it is over.
     pub(super) fn has_ended(&self, era: ChannelIx) -> bool {
-        self.of_era(era).is_some_and(|(c, g)| self.truth.eras[c as usize].ended.contains(&g))
+        self.of_era(era).is_some_and(|(c, g)| self.truth.eras[c as usize].ended.contains_key(&g))
     }
 
-    pub(super) fn note_ended(&mut self, key: &ChannelKey, generation: u64) {
+    pub(super) fn note_ended(&mut self, key: &ChannelKey, generation: u64, last: u64) {
         if let Some(channel) = self.history.channel_of.get(&key.id).copied() {
-            self.truth.eras[channel as usize].ended.insert(generation);
+            let known = self.truth.eras[channel as usize].ended.entry(generation).or_default();
+            *known = last.max(*known);
         }
     }
 
@@ -148,7 +149,7 @@ impl World {
         let eras = &self.truth.eras[channel as usize];
         self.truth.reads.insert(call.0, (eras.void, eras.begun));
         let newest =
-            eras.seen.iter().max().filter(|(g, _)| eras.open == 0 && *g > eras.void && !eras.ended.contains(g));
+            eras.seen.iter().max().filter(|(g, _)| eras.open == 0 && *g > eras.void && !eras.ended.contains_key(g));
         newest.and_then(|(_, era)| self.truth.acked.get(era)).copied().unwrap_or(0)
     }
 
@@ -189,13 +190,10 @@ impl World {
         self.truth.sent_under.get(&(link, intent)).copied().unwrap_or(0).min(known)
     }
 
-    /// Nothing is committed to a generation that is over.
-    pub(super) fn judge_commit(&mut self, channel: ChannelIx, generation: u64, seq: u64) {
-        let void = self.truth.eras[channel as usize].void;
-        if generation <= void {
-            let name = self.history.show_channel(channel);
-            self.violation("S80", format!("{name}: {seq} is committed in {generation}, deleted up to {void}"));
-        }
+    /// A generation that somebody proposed to end: what is committed of it was there when the fence round asked. A replica that slept
+    /// may hear of that when the others have nothing left of it. None: it goes on.
+    pub(super) fn was_there(&self, channel: ChannelIx, generation: u64, seq: u64) -> Option<bool> {
+        self.truth.eras[channel as usize].ended.get(&generation).map(|last| seq <= *last)
     }
 
     /// What was promised after a deletion is of a newer generation.

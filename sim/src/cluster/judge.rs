@@ -186,11 +186,11 @@ impl World {
                 None => {
                     let holders = (0..self.nodes.len()).filter_map(|m| self.row_of(m, channel, generation, seq));
                     let durable = holders.filter(|(r, synced)| r.message_id == id && *synced).count();
-                    if durable < self.majority() {
-                        let what = format!("n{n} {name}: commits {seq}, which {durable} disks have");
+                    let there = self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority());
+                    if !there {
+                        let what = format!("n{n} {name}: commits {seq} of {generation}, which {durable} disks have");
                         return self.violation("commit", what);
                     }
-                    self.judge_commit(channel, generation, seq);
                     self.truth.committed.entry(era).or_default().push(record);
                     self.history.era_of.insert(id, era);
                 }
@@ -278,7 +278,7 @@ impl World {
             AssignCommand::Elect { .. } => self.cover.hit("elected a channel's leader"),
             AssignCommand::Lead { .. } => self.cover.hit("fenced"),
             AssignCommand::Handover { .. } => self.cover.hit("handed over"),
-            AssignCommand::Delete { generation, .. } => self.note_ended(&channel, generation),
+            AssignCommand::Delete { generation, last_seq } => self.note_ended(&channel, generation, last_seq),
             _ => {}
         }
     }

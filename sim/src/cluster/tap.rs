@@ -144,12 +144,14 @@ impl World {
                 others += 1;
             }
         }
-        if found.is_none() {
+        let Some((record, generation)) = found else {
             wrong.0 |= if others > 0 { Wrongs::OTHER_ROW } else { Wrongs::ABSENT };
-        } else if durable < self.majority() {
+            return None;
+        };
+        if !self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority()) {
             wrong.0 |= Wrongs::NOT_DURABLE;
         }
-        found.map(|(record, generation)| (record, self.era(channel, generation)))
+        Some((record, self.era(channel, generation)))
     }
 
     /// An API call was answered.
