@@ -15,6 +15,10 @@ pub enum ApiRequest {
     MessageSync(MessageSync),
     /// POST /conversation/sync (http-api 7.1).
     ConversationSync(ConversationSync),
+    /// The channel's log goes, and whatever is derived from it; its next message begins a new log at seq 1 (cluster-and-raft
+    /// S80). The id is in stored form. Done: nothing of the old log is read, and nothing is added to it, any more. A channel that is
+    /// not there is deleted already.
+    DeleteChannel { channel_id: Text, channel_type: u8 },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +89,7 @@ impl ApiRequest {
         let slot = match self {
             Self::SetToken { uid, .. } => slot_of(uid, slots),
             Self::ConversationSync(q) => slot_of(&q.uid, slots),
+            Self::DeleteChannel { channel_id, .. } => slot_of(channel_id, slots),
             Self::MessageSync(q) => match crate::channel::id::stored(&q.login_uid, &q.channel_id, q.channel_type) {
                 Ok(key) => slot_of(&key.id, slots),
                 Err(_) => slot_of(&q.login_uid, slots),

@@ -35,6 +35,7 @@ enum Task {
     SetToken { uid: Text, device_flag: u8, master: bool },
     Messages { query: MessageSync, channel: ChannelKey },
     Conversations { query: ConversationSync, rows: Vec<Row>, missing: usize },
+    Delete,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +79,9 @@ impl Calls {
             }
             ApiRequest::MessageSync(query) => self.message_sync(ctx, id, query),
             ApiRequest::ConversationSync(query) => self.conversation_sync(ctx, slots, id, query),
+            ApiRequest::DeleteChannel { channel_id, channel_type } => {
+                self.delete_channel(ctx, id, ChannelKey { id: channel_id, kind: channel_type })
+            }
         };
         if let Err(refusal) = started {
             refuse(ctx, id, refusal);
@@ -174,6 +178,26 @@ impl Calls {
         let call = self.start(ctx, id, Task::Messages { query, channel: channel.clone() });
         self.read(ctx, call, 0, channel, want);
         Ok(())
+    }
+
+    fn delete_channel(&mut self, ctx: &mut Ctx, id: CallId, channel: ChannelKey) -> Result<(), Refusal> {
+        let known = channel.kind == channel_type::PERSON && channel.id.len() <= limits::CHANNEL_ID_MAX;
+        if !known || id::split(id::origin(&channel.id)).is_none() {
+            return Err(Refusal::Invalid("channel_id or channel_type is not that of a channel served here"));
+        }
+        let to = shard_of(slot_of(&channel.id, ctx.config.slots), ctx.config.shards);
+        let call = self.start(ctx, id, Task::Delete);
+        ctx.reply(to, Reply::Delete { home: ctx.me(), call, channel });
+        Ok(())
+    }
+
+    /// The authority of a channel that had to go answered.
+    pub fn on_deleted(&mut self, ctx: &mut Ctx, call: u64, result: Result<(), Refusal>) {
+        let Some(Pending { id, .. }) = self.pending.remove(&call) else { return };
+        match result {
+            Ok(()) => reply(ctx, id, ApiAnswer::Done),
+            Err(refusal) => refuse(ctx, id, refusal),
+        }
     }
 
     fn read(&self, ctx: &mut Ctx, call: u64, part: u32, channel: ChannelKey, want: Want) {
@@ -286,7 +310,7 @@ impl Calls {
                     }
                 }
             }
-            Task::SetToken { .. } => {}
+            Task::SetToken { .. } | Task::Delete => {}
         }
     }
 

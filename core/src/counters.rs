@@ -49,10 +49,16 @@ counters! {
     channels_activated,
     channels_settled,
     channels_evicted,
+    /// Logs of deleted generations that were here.
+    generations_ended,
     slot_entries,
     /// Snapshots of slots that began to be sent.
     snapshots_begun,
     /// Snapshots of slots that were put in place.
     snapshots_restored,
+    /// Comparisons of a slot's settled channels; members that differed; channels that were woken for it.
+    audits,
+    audits_differ,
+    audits_woken,
     untracked_recvs,
 }

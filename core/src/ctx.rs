@@ -37,7 +37,7 @@ pub enum PersistWaiter {
     SlotRestored(u16),
     /// Nobody: only the sync matters.
     SyncOnly,
-    /// A write of the channel's group: index and activation of the channel.
+    /// A write of the channel's group: index of the channel, and number of its replica.
     ChannelGroup(u32, u64, Token),
     IdBlock,
 }
@@ -64,12 +64,16 @@ pub enum LoadWaiter {
     /// What the slot's tables say of it.
     ChannelFacts(u32, u64),
     ChannelLog(u32, u64),
-    /// What recipients may lack.
+    /// What recipients may lack: index of the channel, and number of its replica.
     ChannelArrears(u32, u64),
     /// The same, and the group's number of the request: entries for a follower.
     ChannelEntries(u32, u64, u64),
-    /// The same, and the channel's number of the load.
+    /// Index and activation of the channel, and its number of the load.
     ChannelDedup(u32, u64, u64),
+    /// Rows that belong to nobody any more.
+    Doomed,
+    /// Head rows that are compared: the number of the read.
+    Audit(u64),
     Read(u64),
     Memberships(u64),
     IdBlock,
@@ -98,6 +102,9 @@ pub enum Timer {
     /// A slot's reads that are tried again.
     Slot(u16),
     Calls,
+    /// Rows that belong to nobody any more, and could not be read.
+    Doomed,
+    Audit,
     Stop,
 }
 
@@ -106,7 +113,7 @@ impl Timer {
         match self {
             Self::Conn(_) => TimerKind::Conn,
             Self::Retry => TimerKind::Retry,
-            Self::Channel(_) => TimerKind::Channel,
+            Self::Channel(_) | Self::Doomed | Self::Audit => TimerKind::Channel,
             Self::Slot(_) => TimerKind::Slot,
             Self::Calls => TimerKind::Call,
             Self::Stop => TimerKind::Stop,

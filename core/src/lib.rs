@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod audit;
 mod call;
 pub mod channel;
 pub mod cluster;

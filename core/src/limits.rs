@@ -75,6 +75,26 @@ pub const LOG_PAGE: u32 = 1_024;
 /// Voters of a channel. The design wants three (cluster-and-raft 4.22); as long as nodes do not pass SENDs on, every node that may
 /// come to lead the slot needs a replica, or nobody could serve the channel.
 pub const CHANNEL_REPLICAS_MAX: usize = 7;
+/// Time between two comparisons of a slot's settled channels with those of another member (cluster-and-raft 4.19).
+pub const AUDIT_EVERY: Duration = Duration::from_secs(3_600);
+/// The same after a process, a link or a leader is new, and up to twice that: by then channels that were active have settled again.
+pub const AUDIT_SOON: Duration = Duration::from_secs(30);
+/// Digests of a slot.
+pub const AUDIT_BUCKETS: usize = 1_024;
+/// Head rows read at once.
+pub const AUDIT_PAGE: u32 = 128;
+/// Time between two such reads: 25,000 channels a second at most.
+pub const AUDIT_PACE: Duration = Duration::from_millis(5);
+/// Rows of one answer, to which one page more may come.
+pub const AUDIT_ROWS: usize = 256;
+/// Questions that wait at a member: beyond it they are dropped.
+pub const AUDIT_ASKS_MAX: usize = 64;
+/// A member that has not answered within this is left for the next time.
+pub const AUDIT_ANSWER: Duration = Duration::from_secs(60);
+/// Time that each channel takes that is woken: 500 a second.
+pub const AUDIT_WAKE: Duration = Duration::from_millis(2);
+/// Rows of a deleted log that go at once: between two such steps others read and write.
+pub const PURGE_ROWS: u32 = 256;
 /// What waits for a replica that is being loaded: more is lost, and repeated by its sender.
 pub const EARLY_INPUTS_MAX: usize = 16;
 /// Entries between two head rows of a channel: bounds what activation reads.
@@ -201,6 +221,9 @@ const _: () = {
     assert!(2 * (PACK_ROWS_MAX * (97 + 1) + KIB) <= LINK_PACK_BYTES);
     assert!(APPEND_BYTES_MAX + 256 * KIB <= LINK_ITEM_MAX);
     assert!(CHANNEL_ID_MAX < LINK_CHANNEL_ID_MAX);
+    assert!(AUDIT_BUCKETS == wukong_proto::peer::AUDIT_BUCKETS_MAX);
+    assert!(AUDIT_ROWS + AUDIT_PAGE as usize <= wukong_proto::peer::AUDIT_ROWS_MAX);
+    assert!(2 * (AUDIT_PAGE as usize + wukong_proto::peer::AUDIT_ROWS_MAX) <= LOAD_POINTS_MAX);
 };
 
 const _: () = {

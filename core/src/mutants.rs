@@ -46,11 +46,15 @@ pub enum Mutant {
     SnapshotOfToday,
     /// Of a slot's snapshot only the first chunk is kept.
     SnapshotCutShort,
+    /// A replica goes on with the log that it has when its channel was made anew (M30).
+    OldGenerationKept,
+    /// Settled channels that differ are not woken.
+    AntiEntropySkipped,
 }
 
 impl Mutant {
     /// Those that several nodes are needed to notice.
-    pub const CLUSTER: [Self; 9] = [
+    pub const CLUSTER: [Self; 11] = [
         Self::TruncateKeepsDedupRows,
         Self::FollowerIndexMissing,
         Self::PromiseKeptOverOffice,
@@ -60,6 +64,8 @@ impl Mutant {
         Self::CommitTakenForDurable,
         Self::SnapshotOfToday,
         Self::SnapshotCutShort,
+        Self::OldGenerationKept,
+        Self::AntiEntropySkipped,
     ];
 
     pub const ALL: [Self; 12] = [

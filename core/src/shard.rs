@@ -1,5 +1,6 @@
 //! The shard: routes inputs to machines and drains their outputs. It decides nothing.
 
+use crate::audit::{Around, Audits};
 use crate::call::Calls;
 use crate::channel::Channels;
 use crate::cluster::{Command, Outcome, Slots, Waiter};
@@ -23,6 +24,7 @@ use crate::time::{Instant, Now};
 use crate::user::Users;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 use wukong_proto::Text;
 
 /// What the operator chose. Equal on all shards of a node but for `shard`.
@@ -54,6 +56,10 @@ pub struct ShardConfig {
     pub snapshot_rows: u32,
     /// Bytes of data waiting for a peer from which on it gets no more; results do not depend on it.
     pub link_pause: usize,
+    /// When settled channels are compared with those of other members (`limits::AUDIT_EVERY`).
+    pub audit_every: Duration,
+    /// The same after something is new (`limits::AUDIT_SOON`).
+    pub audit_soon: Duration,
     /// Changes the seeds of hash tables and nothing else; results do not depend on it.
     pub hash_salt: u64,
     /// The planted bug of this run.
@@ -79,6 +85,8 @@ impl Default for ShardConfig {
             slot_log_max: crate::limits::SLOT_LOG_MAX,
             snapshot_rows: crate::limits::SNAPSHOT_CHUNK_ROWS,
             link_pause: crate::limits::LINK_DATA_PAUSE,
+            audit_every: crate::limits::AUDIT_EVERY,
+            audit_soon: crate::limits::AUDIT_SOON,
             hash_salt: 0,
             #[cfg(feature = "mutants")]
             mutant: None,
@@ -130,6 +138,7 @@ pub struct Shard {
     pusher: Pusher,
     slots: Slots,
     calls: Calls,
+    audits: Audits,
     /// The machines have handled inputs since the last drain.
     gathered: bool,
     ready: bool,
@@ -159,8 +168,9 @@ impl Shard {
         let conns = Conns::boot(&mut ctx, Stream::fork(&seed.keys, "session"), hash());
         let users = Users::new(hash());
         let seeds = [hash(), hash(), hash()];
-        let channels = Channels::new(&ctx.config, seeds);
+        let mut channels = Channels::new(&ctx.config, seeds);
         let slots = Slots::boot(&mut ctx);
+        channels.boot(&mut ctx);
         Ok(Self {
             ctx,
             conns,
@@ -169,6 +179,7 @@ impl Shard {
             pusher: Pusher::default(),
             slots,
             calls: Calls::default(),
+            audits: Audits::default(),
             gathered: true,
             ready: false,
             stopping: None,
@@ -333,6 +344,8 @@ impl Shard {
                 }
                 Reply::Read { job } => channels.on_read(ctx, slots, job),
                 Reply::ReadDone { call, part, answer } => calls.on_read(ctx, call, part, answer),
+                Reply::Delete { home, call, channel } => channels.on_delete(ctx, slots, home, call, &channel),
+                Reply::Deleted { call, result } => calls.on_deleted(ctx, call, result),
             },
         }
         self.drain_slots();
@@ -344,6 +357,7 @@ impl Shard {
         slots.on_peer_up(ctx, peer);
         channels.elect_for_lost(ctx, slots);
         channels.on_peer_up(ctx, slots, peer);
+        self.audits.on_peer_up(&mut self.ctx);
         self.drain_slots();
     }
 
@@ -383,6 +397,9 @@ impl Shard {
             Item::Report { channel, generation, from, report } => {
                 channels.on_report(ctx, slots, &channel, generation, from, report);
             }
+            Item::Audit { slot, from, scan, said } => {
+                self.audits.on_said(&mut Around { ctx, slots, channels }, slot, from, scan, said);
+            }
             // Who is alive the links say; load is for placement, which is not decided here yet.
             Item::Ping(_) => {}
         }
@@ -415,8 +432,8 @@ impl Shard {
             PersistWaiter::SlotApplied(id) => slots.on_applied_persisted(ctx, id),
             PersistWaiter::SlotChunk(id, snapshot, last) => slots.on_chunk_persisted(ctx, id, snapshot, last),
             PersistWaiter::SlotRestored(id) => slots.on_restored(ctx, id),
-            PersistWaiter::ChannelGroup(index, activation, token) => {
-                channels.on_persisted(ctx, slots, index, activation, token);
+            PersistWaiter::ChannelGroup(index, replica, token) => {
+                channels.on_persisted(ctx, slots, index, replica, token);
             }
             PersistWaiter::IdBlock => conns.on_ids(ctx),
             PersistWaiter::SyncOnly => {}
@@ -431,13 +448,17 @@ impl Shard {
             LoadWaiter::ChannelHead(index, activation) => channels.on_head(ctx, slots, index, activation, found),
             LoadWaiter::ChannelFacts(index, activation) => channels.on_facts(ctx, slots, index, activation, found),
             LoadWaiter::ChannelLog(index, activation) => channels.on_log(ctx, slots, index, activation, found),
-            LoadWaiter::ChannelArrears(index, activation) => channels.on_arrears(ctx, index, activation, found),
-            LoadWaiter::ChannelEntries(index, activation, request) => {
-                channels.on_entries(ctx, slots, index, activation, request, found);
+            LoadWaiter::ChannelArrears(index, replica) => channels.on_arrears(ctx, index, replica, found),
+            LoadWaiter::ChannelEntries(index, replica, request) => {
+                channels.on_entries(ctx, slots, index, replica, request, found);
             }
             LoadWaiter::ChannelDedup(index, activation, load) => {
                 channels.on_dedup_rows(ctx, index, activation, load, found)
             }
+            LoadWaiter::Audit(ticket) => {
+                self.audits.on_found(&mut Around { ctx, slots, channels }, ticket, found);
+            }
+            LoadWaiter::Doomed => channels.on_doomed_rows(ctx, found),
             LoadWaiter::Read(ticket) => channels.on_read_rows(ctx, slots, ticket, found),
             LoadWaiter::Memberships(call) => calls.on_memberships(ctx, call, found),
             LoadWaiter::SlotBoot(id) => slots.on_boot_rows(ctx, id, found),
@@ -449,6 +470,7 @@ impl Shard {
             LoadWaiter::SlotDirty(id) => {
                 let dirty = slots.on_dirty(ctx, id, found);
                 channels.on_dirty(ctx, slots, dirty);
+                self.audits.on_led(ctx, crate::ids::SlotId(id));
             }
             LoadWaiter::IdBlock => {
                 if !found.is_some_and(|f| conns.ids.on_row(ctx, f)) {
@@ -474,6 +496,7 @@ impl Shard {
                     }
                 }
                 Waiter::Channel { index, activation } => channels.on_assigned(ctx, slots, index, activation, outcome),
+                Waiter::Deleted { channel, generation } => channels.on_deleted(ctx, slots, &channel, generation),
                 // The row is not there: the channel asks again.
                 Waiter::Membership { .. } if outcome != Outcome::Done => {}
                 Waiter::Membership { from, index, activation, uid } => {
@@ -496,6 +519,8 @@ impl Shard {
                 Timer::Channel(index) => channels.on_timer(ctx, slots, index),
                 Timer::Slot(id) => slots.on_timer(ctx, id),
                 Timer::Calls => calls.on_timer(ctx),
+                Timer::Audit => self.audits.on_timer(&mut Around { ctx, slots, channels }),
+                Timer::Doomed => channels.on_doomed_timer(ctx),
                 Timer::Stop => {
                     self.stop_timer_at = Instant::NEVER;
                     self.conns.stop(&mut self.ctx, true);
@@ -589,6 +614,12 @@ impl<'a> ShardView<'a> {
     #[must_use]
     pub fn channel(&self, key: &ChannelKey) -> Option<(u64, u64)> {
         self.shard.channels.look(key)
+    }
+
+    /// The generation of a channel that is in memory.
+    #[must_use]
+    pub fn channel_generation(&self, key: &ChannelKey) -> Option<u64> {
+        self.shard.channels.generation(key)
     }
 
     /// Whether this replica leads a channel.

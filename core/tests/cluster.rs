@@ -7,7 +7,8 @@ mod support;
 use std::collections::BTreeSet;
 use support::{Disk, Node, SECOND, WALL, config};
 use wukong_core::api::{ApiAnswer, ApiRequest};
-use wukong_core::ids::{Epoch, Incarnation, NodeId, PeerProcess, Position, SlotId, StoreId};
+use wukong_core::channel::id::compose;
+use wukong_core::ids::{CallId, Epoch, Incarnation, NodeId, PeerProcess, Position, SlotId, StoreId};
 use wukong_core::raft::config::Replica;
 use wukong_core::store::rows::{Format, Hint, SnapshotRow};
 use wukong_core::store::{Family, Record, keys};
@@ -187,6 +188,21 @@ impl Cluster {
         .collect()
     }
 
+    /// Deletes the channel of two users.
+    fn delete(&mut self, gateway: usize, a: &str, b: &str) {
+        let request = ApiRequest::DeleteChannel { channel_id: compose(a, b), channel_type: 1 };
+        let home = request.home(self.config.slots, self.config.shards);
+        self.node(gateway).input(usize::from(home.0), Input::Call { call: CallId(1), request });
+        for _ in 0..400 {
+            self.run();
+            if let Some(answer) = self.node(gateway).answers.pop() {
+                return assert_eq!(answer, ApiAnswer::Done);
+            }
+            self.pass(TICK);
+        }
+        panic!("no answer");
+    }
+
     /// Sends, and waits for the answer.
     fn send(&mut self, gateway: usize, conn: u64, to: &str, no: &str) -> (ReasonCode, u64, i64) {
         self.node(gateway).send(conn, to, no, no);
@@ -325,4 +341,42 @@ fn rows_of_a_snapshot_are_put_in_place_at_boot() {
     let rows = |family| node.disk.0.keys().filter(|(f, _)| *f == family).map(|(_, k)| k.clone()).collect::<Vec<_>>();
     assert_eq!(rows(Family::Meta).len(), 2, "the token's, and how much is applied");
     assert!(!rows(Family::Raft).iter().any(|k| [0x06, 0x07].contains(&k[2])), "nothing lies aside any more");
+}
+
+#[test]
+fn a_channel_made_anew_begins_at_one_and_nobody_keeps_the_old_one() {
+    let mut c = Cluster::new(3, 1);
+    let g = c.gateway();
+    c.node(g).connected(0, 1, "alice");
+    for i in 1..=5 {
+        assert_eq!(c.send(g, 1, "bob", &format!("old{i}")).1, i);
+    }
+    c.pass(SECOND);
+    let away = (g + 1) % 3;
+    c.crash(away);
+    assert_eq!(c.log(away).len(), 5);
+    c.pass(SECOND);
+    c.delete(g, "alice", "bob");
+    assert_eq!(c.log(g), [], "what is deleted is gone when the call is answered, or soon");
+    // What was sent before is a new message now.
+    for (i, no) in ["new1", "old1", "new2"].into_iter().enumerate() {
+        assert_eq!(c.send(g, 1, "bob", no).1, i as u64 + 1, "{no}");
+    }
+    c.start(away);
+    c.pass(SECOND * 3);
+    assert_eq!(c.log(g).len(), 3);
+    assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
+    // Deleted and not used again: nothing is left of it anywhere, and to delete it once more is no mistake.
+    c.delete(g, "alice", "bob");
+    c.delete(g, "alice", "bob");
+    c.pass(SECOND * 2);
+    for n in 0..3 {
+        let left = c.node(n).disk.0.keys().filter(|(family, key)| match family {
+            Family::Log | Family::Index | Family::Marks => true,
+            Family::Raft => (keys::table::HEAD..=keys::table::DOOMED).contains(&key[2]),
+            Family::Meta | Family::Outbox => false,
+        });
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<&(Family, Vec<u8>)>::new(), "node {n}");
+    }
+    assert_eq!(c.send(g, 1, "bob", "once more").1, 1);
 }

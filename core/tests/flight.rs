@@ -298,6 +298,7 @@ fn samples() -> Vec<Input> {
             page: 1,
             page_size: 2,
         })),
+        call(ApiRequest::DeleteChannel { channel_id: Text::from("b@a"), channel_type: 1 }),
         Input::PeerUp {
             peer: PeerProcess {
                 node: NodeId(2),

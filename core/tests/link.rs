@@ -32,7 +32,7 @@ fn lanes(items: &[Item]) -> Vec<(String, Vec<Item>)> {
     for item in items {
         let group = match item {
             Item::Group { group, .. } => format!("{group:?} {}", class_number(item)),
-            _ => "control".to_owned(),
+            _ => format!("others {}", class_number(item)),
         };
         match lanes.iter_mut().find(|(g, _)| *g == group) {
             Some((_, list)) => list.push(item.clone()),

@@ -4,9 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wukong_proto::peer::{
-    ChannelName, DataEntry, FRAME_FORMAT, FRAME_MAX, Fence, Frame, FrameError, Group, GroupItem, Head, Item, ItemKind,
-    Items, LOG_ITEMS_MAX, List, LogItem, LogItemKind, Mark, PACK_ROWS_MAX, Pack, Ping, Row, Said, decode_frame,
-    encode_frame, frame_class, frame_shard,
+    Audit, AuditAskRows, AuditKind, AuditRow, AuditRows, AuditSum, ChannelName, DataEntry, Empty, FRAME_FORMAT,
+    FRAME_MAX, Fence, Frame, FrameError, Group, GroupItem, Head, Item, ItemKind, Items, LOG_ITEMS_MAX, List, LogItem,
+    LogItemKind, Mark, PACK_ROWS_MAX, Pack, Ping, Position, Row, Said, decode_frame, encode_frame, frame_class,
+    frame_shard,
 };
 
 fn num() -> impl Strategy<Value = u64> {
@@ -48,6 +49,22 @@ fn log_item() -> impl Strategy<Value = LogItem> {
     .prop_map(|kind| LogItem { kind: Some(kind) })
 }
 
+fn audit() -> impl Strategy<Value = AuditKind> {
+    let name = || (body(), any::<u32>(), num()).prop_map(|(id, kind, generation)| ChannelName { id, kind, generation });
+    let sum = (any::<u32>(), num()).prop_map(|(bucket, sum)| AuditSum { bucket, sum });
+    let row = (name(), num(), num(), num(), num(), any::<u32>()).prop_map(|(channel, epoch, e, index, hw, state)| {
+        AuditRow { channel, epoch, end: Position { epoch: e, index }, hw, state }
+    });
+    prop_oneof![
+        Just(AuditKind::AskSums(Empty {})),
+        vec(sum, 0..6).prop_map(|sums| AuditKind::Sums(List(sums))),
+        (body(), prop::option::of(name()))
+            .prop_map(|(buckets, after)| AuditKind::AskRows(AuditAskRows { buckets, after })),
+        (vec(row, 0..4), prop::option::of(name()))
+            .prop_map(|(rows, upto)| AuditKind::Rows(AuditRows { rows: List(rows), upto })),
+    ]
+}
+
 fn item() -> impl Strategy<Value = Item> {
     let name = (body(), any::<u32>(), num()).prop_map(|(id, kind, generation)| ChannelName { id, kind, generation });
     let group = prop_oneof![any::<u32>().prop_map(Group::Slot), name.prop_map(Group::Channel)];
@@ -58,7 +75,9 @@ fn item() -> impl Strategy<Value = Item> {
     });
     let ping = (num(), any::<u32>(), num())
         .prop_map(|(clock_ms, load, progress)| ItemKind::Ping(Ping { clock_ms, load, progress }));
-    prop_oneof![3 => group, 1 => ping].prop_map(|kind| Item { kind: Some(kind) })
+    let audit = (any::<u32>(), num(), audit())
+        .prop_map(|(slot, scan, kind)| ItemKind::Audit(Audit { slot, scan, kind: Some(kind) }));
+    prop_oneof![3 => group, 1 => ping, 1 => audit].prop_map(|kind| Item { kind: Some(kind) })
 }
 
 fn pack() -> impl Strategy<Value = Pack> {

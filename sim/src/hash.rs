@@ -223,6 +223,7 @@ impl Trace {
                 self.two(q.start, q.end);
             }
             ApiRequest::ConversationSync(q) => self.bytes(q.uid.as_bytes()),
+            ApiRequest::DeleteChannel { channel_id, .. } => self.bytes(channel_id.as_bytes()),
         }
     }
 

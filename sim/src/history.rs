@@ -224,6 +224,9 @@ pub struct History {
     pub users: Vec<Text>,
     pub channels: Vec<Channel>,
     pub channel_of: BTreeMap<Text, ChannelIx>,
+    /// Of a channel that was deleted and made anew each generation is a channel of its own to the oracles; the first one seen is the
+    /// channel itself. Here by the ids of committed messages.
+    pub era_of: BTreeMap<i64, ChannelIx>,
     pub links: Vec<LinkInfo>,
     pub intents: Vec<Intent>,
     pub calls: Vec<Call>,
@@ -252,6 +255,12 @@ impl History {
         let key = ChannelKey { id, kind: wukong_core::ids::channel_type::PERSON };
         self.channels.push(Channel { key, users: [a, b] });
         ix
+    }
+
+    /// The generation of `channel` that a message belongs to.
+    #[must_use]
+    pub fn era(&self, channel: ChannelIx, id: i64) -> ChannelIx {
+        self.era_of.get(&id).copied().unwrap_or(channel)
     }
 
     #[must_use]

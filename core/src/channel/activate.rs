@@ -5,6 +5,7 @@ use super::{Channel, Channels, Directory, Facts, Stage};
 use crate::channel::id;
 use crate::cluster::{Command, Slots, Waiter};
 use crate::ctx::{Ctx, LoadWaiter};
+use crate::error::Refusal;
 use crate::event::mail::Reply;
 use crate::ids::{ChannelKey, ChannelNo, Epoch, Position, shard_of, slot_of};
 use crate::limits;
@@ -31,11 +32,11 @@ pub(super) struct Tail {
 
 impl Channels {
     /// The channel in memory, loading it if need be. `None`: no room.
-    pub(super) fn ensure(&mut self, ctx: &mut Ctx, key: &ChannelKey) -> Option<u32> {
+    pub(super) fn ensure(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey) -> Option<u32> {
         if let Some(index) = self.by_key.get(key) {
             return Some(*index);
         }
-        if self.slab.len() >= limits::CHANNELS_MAX {
+        if self.slab.len() >= limits::CHANNELS_MAX || !slots.hosts(slot_of(&key.id, ctx.config.slots)) {
             return None;
         }
         let key = ChannelKey { id: key.id.detached(), kind: key.kind };
@@ -44,8 +45,15 @@ impl Channels {
         let slot = channel.slot;
         self.next_activation += 1;
         let index = self.slab.insert(channel) as u32;
-        let get = |key| Query::Get { family: Family::Raft, key };
-        let rows = [get(keys::head(slot, &key)), get(keys::dirty(slot, &key))];
+        let get = |family, key| Query::Get { family, key };
+        // What the slot says of it, as far as it is applied here: a generation that was deleted is not taken up again.
+        let record = keys::assignment(slot, &key);
+        slots.begin_read(slot, &record);
+        let rows = [
+            get(Family::Raft, keys::head(slot, &key)),
+            get(Family::Raft, keys::dirty(slot, &key)),
+            get(Family::Meta, record),
+        ];
         ctx.load(LoadWaiter::ChannelHead(index, activation), rows);
         ctx.counters.channels_activated += 1;
         self.by_key.insert(key, index);
@@ -62,7 +70,7 @@ impl Channels {
         if !slots.leads(slot_of(&key.id, ctx.config.slots)) {
             return known.filter(|_| channel.is_some_and(|c| c.leading));
         }
-        let index = self.ensure(ctx, key)?;
+        let index = self.ensure(ctx, slots, key)?;
         let channel = &mut self.slab[index as usize];
         channel.wanted = true;
         channel.facts = Facts::Loading;
@@ -96,11 +104,16 @@ impl Channels {
         found: Option<Vec<Found>>,
     ) {
         let Some(channel) = self.get(index, activation) else { return };
-        let recovered = points(found).ok_or(Damaged).and_then(|rows| channel.recover(rows[0].as_ref(), &rows[1]));
+        let rows = points(found);
+        let record = keys::assignment(channel.slot, &channel.key);
+        let record = slots.read_done(channel.slot, &record, rows.as_ref().map(|rows| rows[2].clone()));
+        let recovered = rows.ok_or(Damaged).and_then(|r| channel.recover(r[0].as_ref(), &r[1], record.as_ref()));
         if recovered.is_err() {
             return self.stop(ctx, index);
         }
         channel.head_known = true;
+        self.end_if_void(ctx, index);
+        let channel = &mut self.slab[index as usize];
         if channel.has_head {
             channel.load_log(ctx, index, true);
         } else {
@@ -154,6 +167,9 @@ impl Channels {
         let channel = &mut self.slab[index as usize];
         channel.stage = Stage::Running;
         channel.last_active = ctx.now.mono;
+        // It may have been deleted while its log was read.
+        self.end_if_void(ctx, index);
+        let channel = &mut self.slab[index as usize];
         let early = core::mem::take(&mut channel.early);
         for (generation, input) in early {
             self.peer_input(ctx, slots, index, generation, input);
@@ -162,17 +178,25 @@ impl Channels {
         self.slab[index as usize].arm(ctx, index);
     }
 
-    /// The log begins: a generation of which nothing is stored here.
+    /// The log begins: a generation of which nothing is stored here. What is left of an older one goes (S80).
     pub(super) fn begin_generation(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64) {
-        self.lose_office(ctx, index);
+        let channel = &mut self.slab[index as usize];
+        if ctx.mutant(Mutant::OldGenerationKept) && channel.group.is_some() {
+            channel.head.generation = generation;
+            return;
+        }
+        let anew = channel.has_head;
+        self.end_generation(ctx, index);
         let shared = self.shared(ctx);
         let channel = &mut self.slab[index as usize];
         let channel_no = ChannelNo(slots.take_channel_no(ctx, channel.slot));
         channel.head = ChannelHead { channel_no, generation, ..ChannelHead::default() };
-        (channel.has_head, channel.head_written_at, channel.dirty) = (false, 0, false);
         (channel.keys_complete, channel.created_here, channel.followed) = (true, true, false);
-        channel.tail = Tail::default();
         channel.make_group(ctx, shared, Log::default(), 0);
+        if anew {
+            // Nothing on disk may say any more that the older one is here.
+            channel.write_head(ctx);
+        }
     }
 
     /// A damaged or unreadable row: the channel refuses everything, and is forgotten so that a later try reads again.
@@ -184,6 +208,7 @@ impl Channels {
         channel.controller = None;
         channel.last_active = ctx.now.mono;
         channel.refuse_all(ctx, &mut self.dedup);
+        channel.answer_deletions(ctx, Err(Refusal::Timeout));
         channel.arm(ctx, index);
         self.fail_readers(ctx, index);
     }
@@ -218,8 +243,10 @@ fn points(found: Option<Vec<Found>>) -> Option<Vec<Option<Bytes>>> {
 }
 
 impl Channel {
-    /// Takes over what the head row says.
-    fn recover(&mut self, head: Option<&Bytes>, dirty: &Option<Bytes>) -> Result<(), Damaged> {
+    /// Takes over what the head row says, and which generations are over.
+    fn recover(&mut self, head: Option<&Bytes>, dirty: &Option<Bytes>, record: Option<&Bytes>) -> Result<(), Damaged> {
+        let void = record.map(Assignment::decode).transpose()?.map_or(0, |a| a.void());
+        self.void = self.void.max(void);
         self.dirty = dirty.is_some();
         match head {
             Some(row) => {

@@ -6,6 +6,7 @@ use crate::cluster::assignment::AssignCommand;
 use crate::cluster::control::{Controller, FenceAnswer, Step, Wish};
 use crate::cluster::{Command, Outcome, Slots, Waiter};
 use crate::ctx::Ctx;
+use crate::error::Refusal;
 use crate::ids::{ChannelKey, PeerProcess, SlotId};
 use crate::limits;
 use crate::mutants::Mutant;
@@ -27,7 +28,11 @@ impl Channels {
         let Facts::Known(assignment) = channel.facts.clone() else { return };
         let me = ctx.replica();
         let (key, slot, activation) = (channel.key.clone(), channel.slot, channel.activation);
-        let command = match assignment.filter(|a| !a.deleted) {
+        let assignment = assignment.filter(|a| !a.deleted);
+        if !channel.deletions.is_empty() {
+            return self.decide_deletion(ctx, slots, index, assignment);
+        }
+        let command = match assignment {
             None => {
                 let voters = choose_voters(ctx, &key);
                 let command = AssignCommand::Create { voters, leader: me, incarnation: ctx.incarnation };
@@ -49,7 +54,8 @@ impl Channels {
 
     /// The slot answered a proposal.
     pub fn on_assigned(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, outcome: Outcome) {
-        let Some(channel) = self.get(index, activation) else { return };
+        // Who is not looked after any more was proposed for by a leader of the slot that was: others go on from the record.
+        let Some(channel) = self.get(index, activation).filter(|c| c.wanted) else { return };
         match outcome {
             Outcome::Assigned { assignment, stale } => {
                 let known = (assignment.generation > 0).then(|| Arc::new(assignment));
@@ -66,6 +72,9 @@ impl Channels {
     }
 
     fn on_record(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, a: Arc<Assignment>) {
+        if a.deleted {
+            return self.gone(ctx, slots, index);
+        }
         let channel = &mut self.slab[index as usize];
         if a.voters == [ctx.replica()] && a.voters_out.is_empty() && a.learners.is_empty() {
             channel.controller = None;
@@ -82,7 +91,7 @@ impl Channels {
     }
 
     /// This node leads the slot: it looks after the channel from now on.
-    fn take_charge(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, a: Arc<Assignment>) {
+    pub(super) fn take_charge(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, a: Arc<Assignment>) {
         let channel = &mut self.slab[index as usize];
         let me = ctx.replica();
         let resumes = !channel.leading && channel.may_resume(ctx, &a);
@@ -104,7 +113,7 @@ impl Channels {
     pub(super) fn install(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32) {
         let channel = &mut self.slab[index as usize];
         let Facts::Known(Some(a)) = channel.facts.clone() else { return };
-        if channel.stage != Stage::Running || !a.is_member(ctx.replica()) {
+        if channel.stage != Stage::Running || a.deleted || !a.is_member(ctx.replica()) {
             return;
         }
         self.enter(ctx, slots, index, a.generation, Input::Assign(a));
@@ -113,6 +122,9 @@ impl Channels {
     /// An input of the replica of `generation`; what is of an older one is void, a newer one begins a log.
     fn enter(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, generation: u64, input: Input) {
         let channel = &self.slab[index as usize];
+        if generation <= channel.void {
+            return;
+        }
         // Wherever the slot is led, who settled and left memory goes on in its epoch.
         let input = match input {
             Input::Assign(a) if !channel.leading && channel.may_resume(ctx, &a) => Input::Resume(a),
@@ -202,7 +214,7 @@ impl Channels {
             Input::Assign(_) => true,
             _ => false,
         };
-        let index = if calls { self.ensure(ctx, key) } else { self.by_key.get(key).copied() };
+        let index = if calls { self.ensure(ctx, slots, key) } else { self.by_key.get(key).copied() };
         if let Some(index) = index {
             self.peer_input(ctx, slots, index, generation, input);
         }
@@ -254,6 +266,31 @@ impl Channels {
         }
     }
 
+    /// Leads, and has something to do; or it is being loaded, and will be seen to.
+    #[must_use]
+    pub fn is_awake(&self, key: &ChannelKey) -> bool {
+        let channel = self.by_key.get(key).map(|i| &self.slab[*i as usize]);
+        channel.is_some_and(|c| {
+            c.stage == Stage::Loading || (c.leading && c.group.as_ref().is_some_and(|g| !g.is_settled()))
+        })
+    }
+
+    /// A member of this slot, which is led here, has something else of a settled channel than this node: its leader serves it again.
+    pub fn rouse(&mut self, ctx: &mut Ctx, slots: &mut Slots, key: &ChannelKey, member: Replica) {
+        let known = self.by_key.contains_key(key);
+        let Some(index) = self.want(ctx, slots, key) else { return };
+        let channel = &mut self.slab[index as usize];
+        channel.last_active = ctx.now.mono;
+        if channel.leading {
+            return self.step(ctx, slots, index, Input::Rouse(member));
+        }
+        // Whoever begins to lead calls all; who leads elsewhere is asked to hand over, which calls them too.
+        if let Some(controller) = channel.controller.as_mut().filter(|_| known) {
+            wish_for(ctx, controller);
+            self.drive(ctx, slots, index);
+        }
+    }
+
     /// The slot is led elsewhere from now on: others look after its channels.
     pub fn on_slot_lost(&mut self, ctx: &mut Ctx, slot: SlotId) {
         let all: Vec<u32> = self.slab.iter().filter(|(_, c)| c.slot == slot).map(|(i, _)| i as u32).collect();
@@ -262,6 +299,8 @@ impl Channels {
             channel.controller = None;
             channel.wanted = false;
             channel.facts = Facts::Unknown;
+            // The next leader of the slot may find it in its log, or not.
+            channel.answer_deletions(ctx, Err(Refusal::Timeout));
             if !channel.leading {
                 channel.refuse_all(ctx, &mut self.dedup);
                 self.fail_readers(ctx, index);

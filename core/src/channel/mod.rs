@@ -10,9 +10,11 @@ mod append;
 pub mod chain;
 mod control;
 pub mod dedup;
+mod delete;
 mod distribute;
 pub mod filter;
 pub mod id;
+mod purge;
 pub mod read;
 mod replica;
 mod rows;
@@ -22,7 +24,7 @@ use crate::cluster::Slots;
 use crate::cluster::control::Controller;
 use crate::ctx::{Ctx, RunKey};
 use crate::event::mail::{Delivery, SendEvent};
-use crate::ids::{ChannelKey, ChannelNo, SlotId, slot_of};
+use crate::ids::{ChannelKey, ChannelNo, ShardId, SlotId, slot_of};
 use crate::limits;
 use crate::map::{BTreeSet, Map, hasher};
 use crate::raft::Held;
@@ -163,6 +165,12 @@ struct Channel {
     leading: bool,
     /// None until its log is read, and while it has none.
     group: Option<Box<GroupCore>>,
+    /// Number of the replica in memory: what was begun for another one is not for it.
+    replica: u64,
+    /// Generations up to this one were deleted.
+    void: u64,
+    /// Calls that want the channel deleted: their homes and numbers.
+    deletions: Vec<(ShardId, u64)>,
     head: ChannelHead,
     has_head: bool,
     /// The head row has to follow with this write.
@@ -228,6 +236,7 @@ pub struct Channels {
     /// A step is being carried out.
     stepping: bool,
     pub reads: read::Reads,
+    doomed: purge::Doomed,
     /// For keys that are made per entry.
     scratch: bytes::BytesMut,
     /// Led here, and stepped while a link was full.
@@ -249,6 +258,7 @@ impl Channels {
             rows: rows::RowChunk::default(),
             stepping: false,
             reads: read::Reads::default(),
+            doomed: purge::Doomed::default(),
             scratch: bytes::BytesMut::new(),
             paused: BTreeSet::new(),
             backlog: VecDeque::new(),
@@ -272,6 +282,13 @@ impl Channels {
         Some((group.hw(), group.distributed()))
     }
 
+    /// The generation of the log in memory.
+    #[must_use]
+    pub fn generation(&self, key: &ChannelKey) -> Option<u64> {
+        let channel = &self.slab[*self.by_key.get(key)? as usize];
+        channel.group.as_ref().map(|_| channel.head.generation)
+    }
+
     /// Whether this replica leads the channel.
     #[must_use]
     pub fn leads(&self, key: &ChannelKey) -> bool {
@@ -280,6 +297,10 @@ impl Channels {
 
     fn get(&mut self, index: u32, activation: u64) -> Option<&mut Channel> {
         self.slab.get_mut(index as usize).filter(|c| c.activation == activation)
+    }
+
+    fn get_replica(&mut self, index: u32, replica: u64) -> Option<&mut Channel> {
+        self.slab.get_mut(index as usize).filter(|c| c.replica == replica)
     }
 
     /// A SEND arrived at its channel's authority.
@@ -358,6 +379,9 @@ impl Channel {
             appended: 0,
             leading: false,
             group: None,
+            replica: activation,
+            void: 0,
+            deletions: Vec::new(),
             head: ChannelHead::default(),
             has_head: false,
             head_due: false,

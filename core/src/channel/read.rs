@@ -9,7 +9,7 @@ use crate::ids::{ChannelKey, ChannelNo, ShardId, SlotId, slot_of};
 use crate::limits;
 use crate::map::BTreeMap;
 use crate::raft::core::Input;
-use crate::store::rows::{ChannelHead, Counter, Format};
+use crate::store::rows::{Assignment, ChannelHead, Counter, Format};
 use crate::store::{Family, Found, Query, Record, keys};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -55,7 +55,7 @@ pub struct ReadAnswer {
 #[derive(Clone, Debug)]
 enum Step {
     Head,
-    Rows { last: u64, limit: u64 },
+    Rows { no: ChannelNo, last: u64, limit: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -116,8 +116,16 @@ impl Channels {
         }
         let ticket = self.reads.next;
         self.reads.next += 1;
-        let get = |key| Query::Get { family: Family::Raft, key };
-        ctx.load(LoadWaiter::Read(ticket), [get(keys::head(slot, &job.channel)), get(keys::dirty(slot, &job.channel))]);
+        let get = |family, key| Query::Get { family, key };
+        // The slot's record, as applied, says whether the log is still one.
+        let record = keys::assignment(slot, &job.channel);
+        slots.begin_read(slot, &record);
+        let rows = [
+            get(Family::Raft, keys::head(slot, &job.channel)),
+            get(Family::Raft, keys::dirty(slot, &job.channel)),
+            get(Family::Meta, record),
+        ];
+        ctx.load(LoadWaiter::Read(ticket), rows);
         self.reads.reading.insert(ticket, Reading { job, step: Step::Head });
     }
 
@@ -192,7 +200,7 @@ impl Channels {
         self.reads.next += 1;
         let own = own.map(|key| Query::Get { family: Family::Index, key });
         ctx.load(LoadWaiter::Read(ticket), core::iter::once(rows).chain(own));
-        self.reads.reading.insert(ticket, Reading { job, step: Step::Rows { last, limit } });
+        self.reads.reading.insert(ticket, Reading { job, step: Step::Rows { no, last, limit } });
     }
 
     /// A load of a read answered; `None` = the store could not.
@@ -200,12 +208,21 @@ impl Channels {
         let Some(Reading { job, step }) = self.reads.reading.remove(&ticket) else {
             return;
         };
+        let slot = slot_of(&job.channel.id, ctx.config.slots);
+        let record = matches!(step, Step::Head).then(|| {
+            let loaded = found
+                .as_ref()
+                .and_then(|f| if let Some(Found::Point(row)) = f.get(2) { Some(row.clone()) } else { None });
+            slots.read_done(slot, &keys::assignment(slot, &job.channel), loaded)
+        });
         let Some(found) = found else {
             return answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Io))));
         };
         match step {
-            Step::Head => self.on_read_head(ctx, slots, job, &found),
-            Step::Rows { last, limit } => {
+            Step::Head => self.on_read_head(ctx, slots, job, &found, record.flatten().as_ref()),
+            // Deleted meanwhile: perhaps not all of it was there any more.
+            Step::Rows { no, .. } if self.is_another(&job.channel, no) => answer(ctx, &job, empty(Err(Refusal::Busy))),
+            Step::Rows { last, limit, .. } => {
                 let result = decode_rows(found, last, limit, ctx.now.wall.0);
                 if let Some(next) = result.as_ref().and_then(|a| beyond_hidden(&job, a)) {
                     return self.on_read(ctx, slots, next);
@@ -215,21 +232,38 @@ impl Channels {
         }
     }
 
-    fn on_read_head(&mut self, ctx: &mut Ctx, slots: &mut Slots, job: Box<ReadJob>, found: &[Found]) {
+    /// The channel's log is not that of this number.
+    fn is_another(&self, key: &ChannelKey, no: ChannelNo) -> bool {
+        let channel = self.by_key.get(key).map(|i| &self.slab[*i as usize]);
+        channel.is_some_and(|c| c.head_known && c.no() != no)
+    }
+
+    fn on_read_head(
+        &mut self,
+        ctx: &mut Ctx,
+        slots: &mut Slots,
+        job: Box<ReadJob>,
+        found: &[Found],
+        record: Option<&Bytes>,
+    ) {
         // Someone may have activated the channel meanwhile; what the load saw is then too old.
         if self.by_key.contains_key(&job.channel) {
             return self.on_read(ctx, slots, job);
         }
         match found {
             // Never used: empty, and nothing is created by looking.
-            [Found::Point(None), _] => answer(ctx, &job, empty(Ok(()))),
-            [Found::Point(Some(head)), Found::Point(None)] => match ChannelHead::decode(head) {
-                Ok(head) => {
-                    let slot = slot_of(&job.channel.id, ctx.config.slots);
-                    self.read_rows(ctx, slot, head.channel_no, head.end.index, job);
+            [Found::Point(None), ..] => answer(ctx, &job, empty(Ok(()))),
+            [Found::Point(Some(head)), Found::Point(None), _] => {
+                let void = record.map(Assignment::decode).transpose().map(|a| a.map_or(0, |a| a.void()));
+                match (ChannelHead::decode(head), void) {
+                    (Ok(head), Ok(void)) if head.generation <= void => answer(ctx, &job, empty(Ok(()))),
+                    (Ok(head), Ok(_)) => {
+                        let slot = slot_of(&job.channel.id, ctx.config.slots);
+                        self.read_rows(ctx, slot, head.channel_no, head.end.index, job);
+                    }
+                    _ => answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt)))),
                 }
-                Err(_) => answer(ctx, &job, empty(Err(Refusal::Store(StoreFault::Corrupt)))),
-            },
+            }
             // Not settled: only a leader knows what is committed.
             _ => match self.want(ctx, slots, &job.channel.clone()) {
                 Some(index) => self.slab[index as usize].waiting_readers.push(*job),

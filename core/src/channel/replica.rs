@@ -77,7 +77,7 @@ impl Channels {
             Output::Persist { token, ops } => self.persist(ctx, index, token, ops),
             Output::ReadLog { request, from, to, max_bytes } => {
                 let page = channel.log_range(from, to, limits::APPEND_ENTRIES_MAX as u32, max_bytes);
-                ctx.load(LoadWaiter::ChannelEntries(index, channel.activation, request), [page]);
+                ctx.load(LoadWaiter::ChannelEntries(index, channel.replica, request), [page]);
             }
             Output::Committed { .. } => self.commit(ctx, index),
             Output::ReadReady { ctx: number, index: at } => self.on_confirmed(ctx, index, number, at.is_ok()),
@@ -122,12 +122,12 @@ impl Channels {
         }
         let channel = &mut self.slab[index as usize];
         channel.writes += 1;
-        ctx.persist(PersistWaiter::ChannelGroup(index, channel.activation, token), class);
+        ctx.persist(PersistWaiter::ChannelGroup(index, channel.replica, token), class);
     }
 
     /// A write of the replica is durable.
-    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, activation: u64, token: Token) {
-        let Some(channel) = self.get(index, activation) else { return };
+    pub fn on_persisted(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, replica: u64, token: Token) {
+        let Some(channel) = self.get_replica(index, replica) else { return };
         channel.writes -= 1;
         if !ctx.mutant(Mutant::AckOnPersistStart) {
             self.step(ctx, slots, index, Input::Persisted(token));
@@ -143,11 +143,11 @@ impl Channels {
         ctx: &mut Ctx,
         slots: &mut Slots,
         index: u32,
-        activation: u64,
+        replica: u64,
         request: u64,
         found: Option<Vec<Found>>,
     ) {
-        if self.get(index, activation).is_none() {
+        if self.get_replica(index, replica).is_none() {
             return;
         }
         let entries = page(found).and_then(|rows| {
@@ -201,8 +201,8 @@ impl Channels {
     }
 
     /// Entries that were committed before this replica led.
-    pub fn on_arrears(&mut self, ctx: &mut Ctx, index: u32, activation: u64, found: Option<Vec<Found>>) {
-        let Some(channel) = self.get(index, activation).filter(|c| c.arrears == Arrears::Loading) else { return };
+    pub fn on_arrears(&mut self, ctx: &mut Ctx, index: u32, replica: u64, found: Option<Vec<Found>>) {
+        let Some(channel) = self.get_replica(index, replica).filter(|c| c.arrears == Arrears::Loading) else { return };
         let last = channel.group.as_ref().and_then(|g| g.mark_at()).unwrap_or(0);
         let records: Option<Vec<Record>> = page(found).and_then(|rows| {
             rows.iter().map(|(key, row)| Record::decode(keys::parse_log_seq(key)?, row).ok()).collect()
@@ -246,7 +246,7 @@ impl Channel {
 
     fn load_arrears(&self, ctx: &mut Ctx, index: u32, from: u64) {
         let page = self.log_range(from, self.last(), limits::LOG_PAGE, limits::APPEND_BYTES_MAX);
-        ctx.load(LoadWaiter::ChannelArrears(index, self.activation), [page]);
+        ctx.load(LoadWaiter::ChannelArrears(index, self.replica), [page]);
     }
 
     /// Whether the replica takes part in deciding anything now.

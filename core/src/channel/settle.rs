@@ -74,6 +74,7 @@ impl Channel {
             && self.late_hits.is_empty()
             && self.held.is_empty()
             && self.waiting_readers.is_empty()
+            && self.deletions.is_empty()
             && self.confirming.is_empty()
     }
 

@@ -165,6 +165,18 @@ impl Command {
         }
     }
 
+    /// The channel that it deleted, as `outcome` says, and which generation of it.
+    #[must_use]
+    pub fn deleted(&self, outcome: &Outcome) -> Option<(ChannelKey, u64)> {
+        match (self, outcome) {
+            (
+                Self::Assign { channel, command: AssignCommand::Delete { generation, .. } },
+                Outcome::Assigned { stale: false, .. },
+            ) => Some((channel.clone(), *generation)),
+            _ => None,
+        }
+    }
+
     /// Applies the command of entry `index`. `rows` answers [`Self::reads`].
     #[must_use]
     pub fn apply(&self, slot: SlotId, index: u64, rows: &ReadRows) -> (Outcome, Vec<WrittenRow>) {

@@ -50,6 +50,8 @@ pub enum Wish {
     Voters(Vec<Replica>),
     /// This leader, by handover.
     Leader(Replica),
+    /// The channel is deleted: by a fence round that nobody wins, so that nothing is committed after it.
+    Gone,
 }
 
 /// See the module.
@@ -232,6 +234,10 @@ impl Controller {
             self.arm(now);
             return;
         }
+        if self.wish == Some(Wish::Gone) {
+            self.elect(now);
+            return self.arm(now);
+        }
         let leader = self.assignment.leader.map(|(r, _)| r);
         if self.assignment.voters_out.is_empty() && leader.is_some_and(|r| !self.assignment.voters.contains(&r)) {
             // It led the others into this config, and has no place in it.
@@ -260,7 +266,7 @@ impl Controller {
         self.try_lead();
     }
 
-    /// A quorum promised: the one of them that has most leads.
+    /// A quorum promised: the one of them that has most leads, unless the channel has to go.
     fn try_lead(&mut self) {
         let a = &self.assignment;
         let answered = |r: &Replica| self.answers.iter().any(|x| x.from == *r && !x.damaged);
@@ -280,7 +286,11 @@ impl Controller {
         let best = self.answers.iter().filter(|x| !x.damaged && voters(&x.from)).max_by_key(|x| key(x));
         if let Some(best) = best {
             let (generation, epoch) = (a.generation, a.epoch);
-            let command = AssignCommand::Lead { generation, epoch, leader: best.from, incarnation: best.incarnation };
+            let command = if self.wish == Some(Wish::Gone) {
+                AssignCommand::Delete { generation, last_seq: best.durable.index }
+            } else {
+                AssignCommand::Lead { generation, epoch, leader: best.from, incarnation: best.incarnation }
+            };
             self.proposed = true;
             self.out.push_back(Step::Propose(command));
         }
@@ -315,6 +325,7 @@ impl Controller {
         }
         match self.wish.clone() {
             None => !a.voters_out.is_empty(),
+            Some(Wish::Gone) => true,
             Some(Wish::Leader(target)) => {
                 let leader = a.leader.map(|(r, _)| r);
                 if leader == Some(target) || !a.voters.contains(&target) {

@@ -7,7 +7,7 @@ use super::overlay::Overlay;
 use super::snapshot::{Ask, Outgoing};
 use crate::ctx::{Ctx, LoadWaiter, PersistWaiter, Timer};
 use crate::error::StoreFault;
-use crate::ids::{PeerProcess, SlotId, shard_of};
+use crate::ids::{ChannelKey, PeerProcess, SlotId, shard_of};
 use crate::limits;
 use crate::map::BTreeMap;
 use crate::mutants::Mutant;
@@ -35,6 +35,8 @@ pub enum Waiter {
     Call(u64),
     /// A channel that wants its assignment.
     Channel { index: u32, activation: u64 },
+    /// Whatever this node has of a channel, up to this generation: it was deleted.
+    Deleted { channel: ChannelKey, generation: u64 },
     /// A channel, here or on another shard, that wants a user's membership row.
     Membership { from: crate::ids::ShardId, index: u32, activation: u64, uid: Text },
 }
@@ -448,6 +450,9 @@ impl Slot {
                 self.overlay.unpin(key);
             }
             self.applied = p.index;
+            if let Some((channel, generation)) = p.command.deleted(&outcome) {
+                done.push_back((Waiter::Deleted { channel, generation }, Outcome::Done));
+            }
             if p.waiter != Waiter::Nobody {
                 done.push_back((p.waiter, outcome));
             }

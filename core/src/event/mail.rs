@@ -4,6 +4,7 @@
 //! travels on the credit of the work it answers and is never refused.
 
 use crate::channel::read::{ReadAnswer, ReadJob};
+use crate::error::Refusal;
 use crate::ids::{ChannelKey, ConnRef, ShardId};
 use crate::output::CloseReason;
 use crate::store::Record;
@@ -96,6 +97,10 @@ pub enum Reply {
     Read { job: Box<ReadJob> },
     /// The answer.
     ReadDone { call: u64, part: u32, answer: Box<ReadAnswer> },
+    /// A call's home → channel authority: the channel has to go.
+    Delete { home: ShardId, call: u64, channel: ChannelKey },
+    /// The answer.
+    Deleted { call: u64, result: Result<(), Refusal> },
 }
 
 /// CONNECT, as the user authority needs it.

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use wukong_proto::Text;
 
 /// Why a recording cannot be read.
@@ -209,6 +210,7 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
     let mail_credit = r.varint()? as usize;
     let (slot_log_suffix, slot_log_max, snapshot_rows) = (r.varint()?, r.varint()?, r.varint()? as u32);
     let link_pause = r.varint()? as usize;
+    let (audit_every, audit_soon) = (Duration::from_millis(r.varint()?), Duration::from_millis(r.varint()?));
     let cluster = u128::from_be_bytes(r.array()?);
     let replicas = some!(many(r, replica)?);
     let store = StoreId(u128::from_be_bytes(r.array()?));
@@ -239,6 +241,8 @@ fn header(r: &mut Reader, key: &SealKey) -> Value<Header> {
         slot_log_max,
         snapshot_rows,
         link_pause,
+        audit_every,
+        audit_soon,
         hash_salt: 0,
         replicas,
         cluster,
@@ -383,6 +387,7 @@ fn request(r: &mut Reader) -> Value<ApiRequest> {
             page: r.signed()?,
             page_size: r.signed()?,
         }),
+        3 => ApiRequest::DeleteChannel { channel_id: some!(text(r)?), channel_type: r.u8()? },
         _ => return Ok(None),
     }))
 }

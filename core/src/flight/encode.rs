@@ -59,6 +59,8 @@ impl Encoder {
         varint(out, config.slot_log_max);
         varint(out, u64::from(config.snapshot_rows));
         varint(out, config.link_pause as u64);
+        varint(out, config.audit_every.as_millis() as u64);
+        varint(out, config.audit_soon.as_millis() as u64);
         out.extend_from_slice(&config.cluster.to_be_bytes());
         varint(out, config.replicas.len() as u64);
         for replica in &config.replicas {
@@ -248,6 +250,11 @@ fn request(out: &mut Vec<u8>, request: &ApiRequest) {
             bytes(out, exclude_types);
             signed(out, *page);
             signed(out, *page_size);
+        }
+        ApiRequest::DeleteChannel { channel_id, channel_type } => {
+            out.push(3);
+            bytes(out, channel_id.as_bytes());
+            out.push(*channel_type);
         }
     }
 }

@@ -13,6 +13,7 @@ mod wire;
 pub use links::Links;
 pub use wukong_proto::peer::FrameError;
 
+use crate::audit;
 use crate::counters::counters;
 use crate::ids::{ChannelKey, Incarnation, LinkClass, NodeId, SlotId};
 use crate::raft::config::Replica;
@@ -58,6 +59,14 @@ pub enum Item {
         from: Replica,
         report: Report,
     },
+    /// Between the leader of a slot and a member: their settled channels are compared.
+    Audit {
+        slot: SlotId,
+        from: Replica,
+        /// Number of the comparison, given by the slot's leader.
+        scan: u64,
+        said: audit::Said,
+    },
     Ping(Ping),
 }
 
@@ -84,6 +93,7 @@ impl Item {
                 Message::SnapshotChunk { .. } => LinkClass::Bulk,
                 _ => LinkClass::Control,
             },
+            Self::Audit { .. } => LinkClass::Bulk,
             _ => LinkClass::Control,
         }
     }
@@ -92,7 +102,12 @@ impl Item {
     #[must_use]
     pub const fn wire(&self) -> u16 {
         match self {
-            Self::Group { .. } | Self::Assign { .. } | Self::Handover { .. } | Self::Report { .. } | Self::Ping(_) => 1,
+            Self::Group { .. }
+            | Self::Assign { .. }
+            | Self::Handover { .. }
+            | Self::Report { .. }
+            | Self::Audit { .. }
+            | Self::Ping(_) => 1,
         }
     }
 
@@ -110,6 +125,11 @@ impl Item {
                 _ => SMALL,
             },
             Self::Assign { assignment, .. } => SMALL + assignment_weight(assignment),
+            Self::Audit { said: audit::Said::Sums(sums), .. } => SMALL + 16 * sums.len(),
+            Self::Audit { said: audit::Said::Rows { rows, .. }, .. } => {
+                SMALL + rows.iter().map(|r| SMALL + r.channel.id.len()).sum::<usize>()
+            }
+            Self::Audit { .. } => 4 * SMALL,
             _ => SMALL,
         }
     }

@@ -1,6 +1,7 @@
 //! Items out of the protobuf messages of a frame. Total: what cannot be is an error, never a panic.
 
 use super::{FrameError, Group, Item, Ping};
+use crate::audit;
 use crate::ids::{ChannelKey, Epoch, Incarnation, NodeId, Position, SlotId, StoreId};
 use crate::limits;
 use crate::raft::config::{Config, Replica};
@@ -12,7 +13,7 @@ use crate::store::rows::Assignment;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use wukong_proto::Text;
-use wukong_proto::peer::{self as p, ItemKind, LogItemKind, ReportKind, Said};
+use wukong_proto::peer::{self as p, AuditKind, ItemKind, LogItemKind, ReportKind, Said};
 
 /// The two ends of the link that a frame came by.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,11 @@ impl Ends {
                 let (channel, generation) = name(r.channel)?;
                 let report = report(Epoch(r.epoch), r.kind.ok_or(FrameError::Version)?)?;
                 Item::Report { channel, generation, from: self.from, report }
+            }
+            ItemKind::Audit(a) => {
+                let slot = SlotId(u16::try_from(a.slot).map_err(|_| FrameError::Malformed)?);
+                let said = audit(a.kind.ok_or(FrameError::Version)?)?;
+                Item::Audit { slot, from: self.from, scan: a.scan, said }
             }
             ItemKind::Ping(ping) => {
                 Item::Ping(Ping { clock_ms: ping.clock_ms, load: ping.load, progress: ping.progress })
@@ -113,6 +119,42 @@ fn said(said: Said) -> Result<Message, FrameError> {
         Said::SettleAck(m) => Message::SettleAck { pos: position(m.pos) },
         Said::Wake(_) => Message::Wake,
     })
+}
+
+fn audit(kind: AuditKind) -> Result<audit::Said, FrameError> {
+    let channel = |c: Option<p::ChannelName>| c.map(|c| name(c).map(|(channel, _)| channel)).transpose();
+    Ok(match kind {
+        AuditKind::AskSums(_) => audit::Said::AskSums,
+        AuditKind::Sums(sums) => {
+            let one = |s: p::AuditSum| Ok((u16::try_from(s.bucket).map_err(|_| FrameError::Malformed)?, s.sum));
+            audit::Said::Sums(sums.0.into_iter().map(one).collect::<Result<_, _>>()?)
+        }
+        AuditKind::AskRows(a) => {
+            let mut buckets = audit::Buckets::default();
+            if a.buckets.len() != 8 * buckets.0.len() {
+                return Err(FrameError::Malformed);
+            }
+            for (word, bytes) in buckets.0.iter_mut().zip(a.buckets.chunks_exact(8)) {
+                *word = bytes.iter().fold(0, |w, b| w << 8 | u64::from(*b));
+            }
+            audit::Said::AskRows { buckets, after: channel(a.after)? }
+        }
+        AuditKind::Rows(a) => {
+            let rows = a.rows.0.into_iter().map(audit_row).collect::<Result<_, _>>()?;
+            audit::Said::Rows { rows, upto: channel(a.upto)? }
+        }
+    })
+}
+
+fn audit_row(row: p::AuditRow) -> Result<audit::Row, FrameError> {
+    let (channel, generation) = name(row.channel)?;
+    let state = match row.state {
+        1 => audit::State::Settled,
+        2 => audit::State::Dirty,
+        3 => audit::State::Awake,
+        _ => return Err(FrameError::Version),
+    };
+    Ok(audit::Row { channel, generation, epoch: Epoch(row.epoch), end: position(row.end), hw: row.hw, state })
 }
 
 const fn fetch(f: &p::Fetch) -> Fetch {

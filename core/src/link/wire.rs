@@ -1,12 +1,13 @@
 //! Items as the protobuf messages that go into a frame.
 
 use super::{Group, Item};
+use crate::audit;
 use crate::ids::{ChannelKey, Position};
 use crate::raft::config::{Config, Replica};
 use crate::raft::core::Report;
 use crate::raft::message::{Body, Envelope, Fetch, Item as LogItem, Message, RefuseKind, Snapshot};
 use crate::store::rows::Assignment;
-use wukong_proto::peer::{self as p, ItemKind, LogItemKind, ReportKind, Said};
+use wukong_proto::peer::{self as p, AuditKind, ItemKind, LogItemKind, ReportKind, Said};
 
 /// `to` is the process that the frame goes to: it need not be named.
 pub(super) fn item(item: &Item, to: Replica) -> p::Item {
@@ -21,6 +22,9 @@ pub(super) fn item(item: &Item, to: Replica) -> p::Item {
         }
         Item::Report { channel, generation, report, .. } => {
             ItemKind::Report(self::report(name(channel, *generation), report))
+        }
+        Item::Audit { slot, scan, said, .. } => {
+            ItemKind::Audit(p::Audit { slot: u32::from(slot.0), scan: *scan, kind: Some(audit(said)) })
         }
         Item::Ping(ping) => {
             ItemKind::Ping(p::Ping { clock_ms: ping.clock_ms, load: ping.load, progress: ping.progress })
@@ -96,6 +100,38 @@ fn said(message: &Message) -> Said {
         Message::Settle { pos, hw } => Said::Settle(p::Settle { pos: position(*pos), hw: *hw, distributed: 0 }),
         Message::SettleAck { pos } => Said::SettleAck(p::SettleAck { pos: position(*pos) }),
         Message::Wake => Said::Wake(p::Empty {}),
+    }
+}
+
+fn audit(said: &audit::Said) -> AuditKind {
+    match said {
+        audit::Said::AskSums => AuditKind::AskSums(p::Empty {}),
+        audit::Said::Sums(sums) => {
+            let one = |(bucket, sum): &(u16, u64)| p::AuditSum { bucket: u32::from(*bucket), sum: *sum };
+            AuditKind::Sums(p::List(sums.iter().map(one).collect()))
+        }
+        audit::Said::AskRows { buckets, after } => AuditKind::AskRows(p::AuditAskRows {
+            buckets: buckets.0.iter().flat_map(|word| word.to_be_bytes()).collect(),
+            after: after.as_ref().map(|c| name(c, 0)),
+        }),
+        audit::Said::Rows { rows, upto } => AuditKind::Rows(p::AuditRows {
+            rows: p::List(rows.iter().map(audit_row).collect()),
+            upto: upto.as_ref().map(|c| name(c, 0)),
+        }),
+    }
+}
+
+fn audit_row(row: &audit::Row) -> p::AuditRow {
+    p::AuditRow {
+        channel: name(&row.channel, row.generation),
+        epoch: row.epoch.0,
+        end: position(row.end),
+        hw: row.hw,
+        state: match row.state {
+            audit::State::Settled => 1,
+            audit::State::Dirty => 2,
+            audit::State::Awake => 3,
+        },
     }
 }
 

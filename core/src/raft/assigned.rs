@@ -69,11 +69,11 @@ impl GroupCore {
                 self.become_leader();
             }
             Some(_) if mine && self.role == Role::Leader => self.restate(),
-            Some(_) if mine && self.role == Role::Damaged => self.report(Report::NeedElect { epoch: a.epoch }),
-            // It led this epoch, and its owner lost it from memory before it had settled: it never goes on.
-            Some(_) if mine && self.role == Role::Follower && self.assigned.handover.is_none() => {
+            // It led this epoch, and its owner forgot it when there was still something to do.
+            Some(_) if mine && self.role == Role::Follower && self.assigned.led < a.epoch => {
                 self.report(Report::NeedElect { epoch: a.epoch });
             }
+            Some(_) if mine && self.role == Role::Damaged => self.report(Report::NeedElect { epoch: a.epoch }),
             Some((leader, _)) if leader != me && self.role != Role::Leader && self.hear(leader) => self.fetch(),
             _ => {}
         }
@@ -312,6 +312,12 @@ impl GroupCore {
         let lags =
             self.lead.as_ref().and_then(|l| l.peer_ref(peer)).is_some_and(|p| p.durable != end || !p.settle_acked);
         if lags || storm {
+            self.wake_peer(peer);
+        }
+    }
+
+    pub(super) fn on_rouse(&mut self, peer: Replica) {
+        if self.config.mode == Mode::Assigned && self.role == Role::Leader {
             self.wake_peer(peer);
         }
     }

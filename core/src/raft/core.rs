@@ -202,6 +202,8 @@ pub enum Input {
     },
     /// A peer is reachable again.
     PeerUp(Replica),
+    /// Assigned mode: a peer was found to lack something that this leader may not know of (4.19).
+    Rouse(Replica),
 }
 
 /// Entries of one proposal.
@@ -484,6 +486,7 @@ impl GroupCore {
             Input::Resume(a) => self.on_resume(a),
             Input::Handover { target } => self.on_handover(target),
             Input::PeerUp(peer) => self.on_peer_up(peer),
+            Input::Rouse(peer) => self.on_rouse(peer),
         }
         self.pump();
         self.release_held();

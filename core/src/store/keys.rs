@@ -26,6 +26,8 @@ pub mod table {
     pub const SNAPSHOT_ROW: u8 = 0x07;
     pub const HEAD: u8 = 0x10;
     pub const DIRTY: u8 = 0x11;
+    /// Numbers whose rows are on their way out.
+    pub const DOOMED: u8 = 0x12;
     /// `raft`, node slot: reserved message ids of one shard.
     pub const ID_BLOCK: u8 = 0x20;
     /// `index`.
@@ -128,6 +130,31 @@ pub fn dirty(slot: SlotId, key: &ChannelKey) -> Bytes {
     channel(slot, table::DIRTY, key)
 }
 
+/// The rows of this number belong to nobody any more.
+#[must_use]
+pub fn doomed(slot: SlotId, channel: ChannelNo) -> Bytes {
+    let mut k = start(slot, table::DOOMED, 8);
+    k.put_u64(channel.0);
+    k.freeze()
+}
+
+/// The number of a `doomed` key.
+#[must_use]
+pub fn parse_doomed(key: &Bytes) -> Option<ChannelNo> {
+    Some(ChannelNo(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
+}
+
+/// The range of all rows of a table of `index` that are keyed by a channel: `DEDUP`, `SENDER`.
+#[must_use]
+pub fn index_of(slot: SlotId, table: u8, channel: ChannelNo) -> (Bytes, Bytes) {
+    let bound = |no: u64| {
+        let mut k = start(slot, table, 8);
+        k.put_u64(no);
+        k.freeze()
+    };
+    (bound(channel.0), bound(channel.0 + 1))
+}
+
 /// The channel of a `dirty` or `head` key.
 #[must_use]
 pub fn parse_channel(key: &Bytes) -> Option<ChannelKey> {
@@ -206,6 +233,12 @@ pub fn log(slot: SlotId, channel: ChannelNo, seq: u64) -> [u8; 18] {
 #[must_use]
 pub fn parse_log_seq(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(10..18)?.try_into().ok()?))
+}
+
+/// The channel's number in a log key, or in a mark's.
+#[must_use]
+pub fn parse_log_no(key: &[u8]) -> Option<ChannelNo> {
+    Some(ChannelNo(u64::from_be_bytes(key.get(2..10)?.try_into().ok()?)))
 }
 
 /// A mark of a channel's log, keyed like a log row with the epoch in place of the seq.

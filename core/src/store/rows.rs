@@ -261,8 +261,9 @@ pub struct Assignment {
     pub voters_out: Vec<Replica>,
     pub learners: Vec<Replica>,
     pub retention_floor: u64,
-    /// A tombstone keeps the generation and the last seq, so that no seq is ever reused.
+    /// A tombstone keeps the generation: whatever is of it, or of an older one, is void.
     pub deleted: bool,
+    /// How far the logs of deleted generations went, at most. A new generation begins at 1 all the same (S80).
     pub last_seq: u64,
 }
 
@@ -270,6 +271,12 @@ impl Assignment {
     #[must_use]
     pub fn is_member(&self, r: Replica) -> bool {
         self.voters.contains(&r) || self.voters_out.contains(&r) || self.learners.contains(&r)
+    }
+
+    /// The newest generation that is void.
+    #[must_use]
+    pub const fn void(&self) -> u64 {
+        if self.deleted { self.generation } else { self.generation.saturating_sub(1) }
     }
 }
 

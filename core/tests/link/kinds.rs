@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use std::sync::Arc;
+use wukong_core::audit;
 use wukong_core::ids::{ChannelKey, Epoch, Incarnation, NodeId, Position, SlotId, StoreId};
 use wukong_core::link::{Group, Item, Ping};
 use wukong_core::raft::config::{Config, Replica};
@@ -183,6 +184,20 @@ fn report() -> impl Strategy<Value = Report> {
     ]
 }
 
+fn audit() -> impl Strategy<Value = audit::Said> {
+    let states = [audit::State::Settled, audit::State::Dirty, audit::State::Awake];
+    let row = (channel(), num(), epoch(), pos(), num(), prop::sample::select(states.to_vec())).prop_map(
+        |(channel, generation, epoch, end, hw, state)| audit::Row { channel, generation, epoch, end, hw, state },
+    );
+    prop_oneof![
+        Just(audit::Said::AskSums),
+        vec((any::<u16>(), num()), 0..20).prop_map(audit::Said::Sums),
+        (prop::array::uniform16(num()), option::of(channel()))
+            .prop_map(|(b, after)| audit::Said::AskRows { buckets: audit::Buckets(b), after }),
+        (vec(row, 0..5), option::of(channel())).prop_map(|(rows, upto)| audit::Said::Rows { rows, upto }),
+    ]
+}
+
 /// Any item from A (incarnation 1) to B.
 pub fn item() -> impl Strategy<Value = Item> {
     let said = (0..MESSAGES).prop_flat_map(message);
@@ -199,5 +214,11 @@ pub fn item() -> impl Strategy<Value = Item> {
             .prop_map(|(channel, generation, report)| Item::Report { channel, generation, from: replica(A), report }),
         1 => (any::<u64>(), any::<u32>(), any::<u64>())
             .prop_map(|(clock_ms, load, progress)| Item::Ping(Ping { clock_ms, load, progress })),
+        1 => (any::<u16>(), num(), audit()).prop_map(|(slot, scan, said)| Item::Audit {
+            slot: SlotId(slot),
+            from: replica(A),
+            scan,
+            said,
+        }),
     ]
 }

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use super::list::{Element, List};
-use super::{LOG_ITEMS_MAX, REPLICAS_MAX};
+use super::{AUDIT_BUCKETS_MAX, AUDIT_ROWS_MAX, LOG_ITEMS_MAX, REPLICAS_MAX};
 use bytes::Bytes;
 use prost::{Message, Oneof};
 
@@ -130,7 +130,7 @@ impl Element for LogItem {}
 /// One thing that a frame carries.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Item {
-    #[prost(oneof = "ItemKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ItemKind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<ItemKind>,
 }
 
@@ -146,12 +146,16 @@ pub enum ItemKind {
     Report(Report),
     #[prost(message, tag = "5")]
     Ping(Ping),
+    #[prost(message, tag = "6")]
+    Audit(Audit),
 }
 
 impl Element for Item {
     fn weight(&self) -> usize {
         match &self.kind {
             Some(ItemKind::Group(GroupItem { said: Some(Said::Items(items)), .. })) => 1 + items.items.0.len(),
+            Some(ItemKind::Audit(Audit { kind: Some(AuditKind::Sums(sums)), .. })) => 1 + sums.0.len(),
+            Some(ItemKind::Audit(Audit { kind: Some(AuditKind::Rows(rows)), .. })) => 1 + rows.rows.0.len(),
             _ => 1,
         }
     }
@@ -497,3 +501,73 @@ pub struct Ping {
     #[prost(uint64, tag = "3")]
     pub progress: u64,
 }
+
+/// Two members of a slot compare their settled channels. Whoever leads the slot asks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Audit {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// Number of the comparison, given by who asks.
+    #[prost(uint64, tag = "2")]
+    pub scan: u64,
+    #[prost(oneof = "AuditKind", tags = "3, 4, 5, 6")]
+    pub kind: Option<AuditKind>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub enum AuditKind {
+    #[prost(message, tag = "3")]
+    AskSums(Empty),
+    #[prost(message, tag = "4")]
+    Sums(List<AuditSum, AUDIT_BUCKETS_MAX>),
+    #[prost(message, tag = "5")]
+    AskRows(AuditAskRows),
+    #[prost(message, tag = "6")]
+    Rows(AuditRows),
+}
+
+/// A bucket that is not empty.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct AuditSum {
+    #[prost(uint32, tag = "1")]
+    pub bucket: u32,
+    #[prost(fixed64, tag = "2")]
+    pub sum: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AuditAskRows {
+    /// One bit for each bucket, in words of 64 bits, big endian; the lowest bit is the first bucket.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub buckets: Bytes,
+    /// None: from the first. Its generation says nothing.
+    #[prost(message, optional, tag = "2")]
+    pub after: Option<ChannelName>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AuditRows {
+    #[prost(message, required, tag = "1")]
+    pub rows: List<AuditRow, AUDIT_ROWS_MAX>,
+    /// None: to the last. Its generation says nothing.
+    #[prost(message, optional, tag = "2")]
+    pub upto: Option<ChannelName>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AuditRow {
+    #[prost(message, required, tag = "1")]
+    pub channel: ChannelName,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, required, tag = "3")]
+    pub end: Position,
+    #[prost(uint64, tag = "4")]
+    pub hw: u64,
+    /// 1 settled, 2 dirty, 3 awake.
+    #[prost(uint32, tag = "5")]
+    pub state: u32,
+}
+
+impl Element for AuditSum {}
+impl Element for AuditRow {}

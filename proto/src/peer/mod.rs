@@ -11,10 +11,11 @@ mod message;
 
 pub use list::{Element, List};
 pub use message::{
-    Assign, Assignment, Beat, Begin, ChannelName, Config, ConfigEntry, DataEntry, Diverged, Empty, EndEpoch, Fence,
-    FenceResp, Fetch, Group, GroupItem, Handover, HandoverReady, Item, ItemKind, Items, LogItem, LogItemKind, Mark,
-    NeedBase, Ping, Position, PreVoteReq, PreVoteResp, ReadReq, ReadResp, Refuse, Replica, Replicas, Report,
-    ReportKind, Said, Settle, SettleAck, Snapshot, SnapshotChunk, SnapshotFetch, TransferToken, VoteReq, VoteResp,
+    Assign, Assignment, Audit, AuditAskRows, AuditKind, AuditRow, AuditRows, AuditSum, Beat, Begin, ChannelName,
+    Config, ConfigEntry, DataEntry, Diverged, Empty, EndEpoch, Fence, FenceResp, Fetch, Group, GroupItem, Handover,
+    HandoverReady, Item, ItemKind, Items, LogItem, LogItemKind, Mark, NeedBase, Ping, Position, PreVoteReq,
+    PreVoteResp, ReadReq, ReadResp, Refuse, Replica, Replicas, Report, ReportKind, Said, Settle, SettleAck, Snapshot,
+    SnapshotChunk, SnapshotFetch, TransferToken, VoteReq, VoteResp,
 };
 
 use alloc::vec::Vec;
@@ -35,6 +36,10 @@ pub const FRAME_ITEMS_MAX: usize = 1 << 17;
 pub const LOG_ITEMS_MAX: usize = 1 << 16;
 /// Most rows of one pack; what is beyond goes as single items.
 pub const PACK_ROWS_MAX: usize = 1 << 10;
+/// Most sums of one comparison of settled channels.
+pub const AUDIT_BUCKETS_MAX: usize = 1 << 10;
+/// Most channels of one answer in it.
+pub const AUDIT_ROWS_MAX: usize = 1 << 10;
 /// Most replicas of one list.
 pub const REPLICAS_MAX: usize = 255;
 

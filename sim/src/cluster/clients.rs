@@ -339,7 +339,7 @@ impl World {
         });
         let home = request.home(self.plan.slots as u16, self.plan.shards as u8).0;
         let call = CallId(self.history.calls.len() as u64);
-        let low = self.truth.acked[channel as usize];
+        let low = self.readable_from(channel, call);
         self.history.calls.push(Call {
             request: request.clone(),
             began: self.now,

@@ -109,6 +109,7 @@ impl World {
             }
             Up::Bytes(bytes, sends) if c.server_open && !c.closing => {
                 for intent in sends {
+                    self.note_sent(ix, intent);
                     self.happened(Happened::SendIn { link: ix, intent });
                 }
                 self.arrive(node, shard, Input::ConnReceived { conn, bytes });

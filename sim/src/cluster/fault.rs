@@ -67,6 +67,7 @@ impl World {
             Kind::JumpBack => self.nodes[n].clock.jump(-(x as i64)),
             Kind::Storm => self.storm(episode.numbers[0] as u32),
             Kind::Idle => self.idle += 1,
+            Kind::Delete => self.ask_deletion(episode.numbers[0] as usize % self.truth.eras.len()),
         }
     }
 
@@ -94,8 +95,14 @@ impl World {
             Kind::FailSync => self.nodes[n].storage.fail_next = false,
             Kind::ReadFaults => self.nodes[n].storage.read_faults = 0,
             Kind::Idle => self.idle -= 1,
-            Kind::Stall | Kind::Reset | Kind::Pause | Kind::PauseLeader | Kind::Jump | Kind::JumpBack | Kind::Storm => {
-            }
+            Kind::Stall
+            | Kind::Reset
+            | Kind::Pause
+            | Kind::PauseLeader
+            | Kind::Jump
+            | Kind::JumpBack
+            | Kind::Storm
+            | Kind::Delete => {}
         }
     }
 

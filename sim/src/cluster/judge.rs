@@ -1,5 +1,6 @@
 //! Ground truth: what is committed, by the disks of all nodes; and what follows for those who listen.
 
+use super::eras::Eras;
 use super::world::World;
 use crate::clock::SEC;
 use crate::history::{ChannelIx, Event as Happened, IntentIx};
@@ -18,6 +19,7 @@ const WITHIN: u64 = 3 * SEC;
 /// What a node's replica of a channel was seen with last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
+    generation: u64,
     hw: u64,
     /// Since when it leads.
     leads: Option<u64>,
@@ -29,20 +31,28 @@ struct Seen {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
-    /// Highest acknowledged seq of each channel.
-    pub acked: Vec<u64>,
-    /// Message ids of each channel's committed log.
-    pub committed: Vec<Vec<i64>>,
+    /// By channel: its generations, as far as anything of them was committed, and what is known of its deletion.
+    pub eras: Vec<Eras>,
+    /// Highest acknowledged seq of each generation.
+    pub acked: BTreeMap<ChannelIx, u64>,
+    /// Committed log of each generation.
+    pub committed: BTreeMap<ChannelIx, Vec<Record>>,
+    /// Generations that are void to whoever sent an intent on a connection: of the channel's deletions that were done before.
+    pub sent_under: BTreeMap<(u32, IntentIx), u64>,
+    /// SENDs that were acknowledged: when, as which message, and what was void when they were made.
+    pub promised: Vec<(u64, IntentIx, i64, u64)>,
+    /// Reads under way: by call, what was void and how many deletions had begun.
+    pub reads: BTreeMap<u64, (u64, u64)>,
     /// Nodes that cut a log.
     pub cut: Vec<bool>,
     /// By node, then channel.
     seen: Vec<Vec<Seen>>,
     /// What a slot's rows are once so much is applied.
     applied: BTreeMap<(u16, u64), u64>,
-    /// RECVs written: connection, channel, seq.
-    pub received: BTreeSet<(u32, ChannelIx, u64)>,
-    /// RECVs that must be written, and by when.
-    due: VecDeque<(u64, u32, ChannelIx, u64)>,
+    /// RECVs written: connection, message id.
+    pub received: BTreeSet<(u32, i64)>,
+    /// RECVs that must be written, and by when: connection, channel, generation, seq.
+    due: VecDeque<(u64, u32, ChannelIx, u64, u64)>,
     pub judged: u64,
     /// Distinct messages acknowledged.
     pub stored: BTreeSet<IntentIx>,
@@ -52,8 +62,7 @@ impl Truth {
     #[must_use]
     pub fn new(nodes: usize, channels: usize) -> Self {
         Self {
-            acked: vec![0; channels],
-            committed: vec![Vec::new(); channels],
+            eras: vec![Eras::default(); channels],
             cut: vec![false; nodes],
             seen: vec![vec![Seen::default(); channels]; nodes],
             ..Self::default()
@@ -74,13 +83,18 @@ impl World {
         (key, slot, shard_of(slot, self.plan.shards as u8))
     }
 
-    /// What a node's disk holds at a seq, and whether a crash can take it back.
-    pub(super) fn row(&self, n: usize, channel: ChannelIx, seq: u64) -> Option<(Record, bool)> {
+    /// What a node's disk holds at a seq, whether a crash can take it back, and its generation.
+    pub(super) fn row(&self, n: usize, channel: ChannelIx, seq: u64) -> Option<(Record, bool, u64)> {
         let disk = &self.nodes[n].storage.disk;
-        let no = head(disk, &self.history, self.plan.slots as u16, channel)?.channel_no;
+        let head = head(disk, &self.history, self.plan.slots as u16, channel)?;
         let slot = slot_of(&self.history.channels[channel as usize].key.id, self.plan.slots as u16);
-        let row = disk.row(Family::Log, &keys::log(slot, no, seq))?;
-        Record::decode(seq, &row.value).ok().map(|r| (r, row.batch <= disk.synced()))
+        let row = disk.row(Family::Log, &keys::log(slot, head.channel_no, seq))?;
+        Record::decode(seq, &row.value).ok().map(|r| (r, row.batch <= disk.synced(), head.generation))
+    }
+
+    /// The same, if it is of this generation.
+    pub(super) fn row_of(&self, n: usize, channel: ChannelIx, generation: u64, seq: u64) -> Option<(Record, bool)> {
+        self.row(n, channel, seq).filter(|(.., g)| *g == generation).map(|(record, synced, _)| (record, synced))
     }
 
     /// The last seq on a node's disk.
@@ -92,16 +106,22 @@ impl World {
         disk.rows(Family::Log, &from, &to).next_back().and_then(|(k, _)| keys::parse_log_seq(k)).unwrap_or(0)
     }
 
-    /// Who votes in a channel, as far as any disk knows.
-    pub(super) fn voters(&self, channel: ChannelIx) -> Vec<usize> {
+    /// The newest record of a channel on any disk.
+    pub(super) fn record(&self, channel: ChannelIx) -> Option<Assignment> {
         let (key, slot, _) = self.place(channel);
         let rows = self.nodes.iter().filter_map(|n| n.storage.disk.row(Family::Meta, &keys::assignment(slot, &key)));
-        let newest = rows.filter_map(|r| Assignment::decode(&r.value).ok()).max_by_key(|a| (a.generation, a.epoch));
-        newest.map_or_else(Vec::new, |a| a.voters.iter().map(|r| super::node_of(r.node)).collect())
+        let all = rows.filter_map(|r| Assignment::decode(&r.value).ok());
+        all.max_by_key(|a| (a.generation, a.deleted, a.epoch))
     }
 
-    pub(super) fn note_acked(&mut self, channel: ChannelIx, seq: u64, intent: IntentIx) {
-        let known = &mut self.truth.acked[channel as usize];
+    /// Who votes in a channel, as far as any disk knows.
+    pub(super) fn voters(&self, channel: ChannelIx) -> Vec<usize> {
+        self.record(channel).map_or_else(Vec::new, |a| a.voters.iter().map(|r| super::node_of(r.node)).collect())
+    }
+
+    /// `era` is a generation of a channel.
+    pub(super) fn note_acked(&mut self, era: ChannelIx, seq: u64, intent: IntentIx) {
+        let known = self.truth.acked.entry(era).or_default();
         *known = (*known).max(seq);
         if !self.truth.stored.insert(intent) {
             self.cover.hit("acknowledged again");
@@ -114,14 +134,17 @@ impl World {
             // What is in memory reaches the disk no more, and nobody hears of it.
             return;
         }
-        for channel in 0..self.history.channels.len() as ChannelIx {
+        for channel in self.channels() {
             let (key, _, home) = self.place(channel);
             if home.0 != shard {
                 continue;
             }
-            let looked = self.nodes[n].channel(&key, home);
-            let before = self.truth.seen[n][channel as usize];
-            let Some((hw, distributed, leads)) = looked else {
+            let looked = self.nodes[n].channel(&key, home).zip(self.nodes[n].generation(&key, home));
+            let mut before = self.truth.seen[n][channel as usize];
+            if looked.is_some_and(|(_, generation)| generation != before.generation) {
+                before = Seen::default();
+            }
+            let Some(((hw, distributed, leads), generation)) = looked else {
                 self.truth.seen[n][channel as usize].leads = None;
                 continue;
             };
@@ -129,11 +152,11 @@ impl World {
                 self.violation("distributed", format!("n{n} {}: {distributed}, committed {hw}", key.id));
             }
             if hw > before.hw {
-                self.commit(n, channel, before.hw, hw);
+                self.commit(n, channel, generation, before.hw, hw);
             }
             let since = if leads { Some(before.leads.unwrap_or(self.now)) } else { None };
             if let (Some(since), Some(_), true) = (since, before.leads, distributed > before.distributed) {
-                self.handed_on(n, channel, since, before.distributed, distributed);
+                self.handed_on(n, (channel, generation), since, before.distributed, distributed);
             }
             if leads && before.leads.is_none() {
                 self.cover.hit("channel led");
@@ -145,20 +168,21 @@ impl World {
                 }
             }
             self.truth.seen[n][channel as usize] =
-                Seen { hw: hw.max(before.hw), leads: since, led: before.led || leads, distributed };
+                Seen { generation, hw: hw.max(before.hw), leads: since, led: before.led || leads, distributed };
         }
     }
 
     /// `n` says that everything up to `hw` is committed.
-    fn commit(&mut self, n: usize, channel: ChannelIx, from: u64, hw: u64) {
+    fn commit(&mut self, n: usize, channel: ChannelIx, generation: u64, from: u64, hw: u64) {
+        let era = self.era(channel, generation);
         for seq in from + 1..=hw {
             self.truth.judged += 1;
-            let Some((record, _)) = self.row(n, channel, seq) else {
+            let Some((record, _)) = self.row_of(n, channel, generation, seq) else {
                 let name = self.history.show_channel(channel);
                 return self.violation("INV-1", format!("n{n} {name}: commits {seq} without having it"));
             };
             let id = record.message_id;
-            let known = self.truth.committed[channel as usize].get(seq as usize - 1).copied();
+            let known = self.truth.committed.entry(era).or_default().get(seq as usize - 1).map(|r| r.message_id);
             let name = self.history.show_channel(channel);
             match known {
                 Some(k) if k != id => {
@@ -167,20 +191,22 @@ impl World {
                 }
                 Some(_) => {}
                 None => {
-                    let holders = (0..self.nodes.len()).filter_map(|m| self.row(m, channel, seq));
+                    let holders = (0..self.nodes.len()).filter_map(|m| self.row_of(m, channel, generation, seq));
                     let durable = holders.filter(|(r, synced)| r.message_id == id && *synced).count();
-                    if durable < self.majority() {
-                        let what = format!("n{n} {name}: commits {seq}, which {durable} disks have");
+                    let there = self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority());
+                    if !there {
+                        let what = format!("n{n} {name}: commits {seq} of {generation}, which {durable} disks have");
                         return self.violation("commit", what);
                     }
-                    self.truth.committed[channel as usize].push(id);
+                    self.truth.committed.entry(era).or_default().push(record);
+                    self.history.era_of.insert(id, era);
                 }
             }
         }
     }
 
     /// A leader says that the recipients' lanes have these: whoever was connected here before it led gets them.
-    fn handed_on(&mut self, n: usize, channel: ChannelIx, since: u64, from: u64, to: u64) {
+    fn handed_on(&mut self, n: usize, (channel, generation): (ChannelIx, u64), since: u64, from: u64, to: u64) {
         let users = self.history.channels[channel as usize].users;
         let listening: Vec<u32> = self.nodes[n]
             .conns
@@ -195,13 +221,13 @@ impl World {
         let at = self.now + WITHIN;
         for seq in from + 1..=to {
             for conn in &listening {
-                self.truth.due.push_back((at, *conn, channel, seq));
+                self.truth.due.push_back((at, *conn, channel, generation, seq));
             }
         }
     }
 
     pub(super) fn check_all(&mut self) {
-        while let Some((at, conn, channel, seq)) = self.truth.due.front().copied() {
+        while let Some((at, conn, channel, generation, seq)) = self.truth.due.front().copied() {
             if at > self.now {
                 break;
             }
@@ -213,9 +239,9 @@ impl World {
                 continue;
             }
             self.truth.judged += 1;
-            let Some((record, _)) = self.row(c.node, channel, seq) else { continue };
+            let Some((record, _)) = self.row_of(c.node, channel, generation, seq) else { continue };
             let sent = tag(&record.payload).is_some_and(|i| self.sent_on(conn, i));
-            if !sent && !self.truth.received.contains(&(conn, channel, seq)) {
+            if !sent && !self.truth.received.contains(&(conn, record.message_id)) {
                 let name = self.history.show_channel(channel);
                 let what = format!("{name} seq {seq} was handed on, and never written to connection {conn}");
                 self.violation("INV-14", what);
@@ -281,13 +307,14 @@ impl World {
     }
 
     fn note_command(&mut self, value: &[u8]) {
-        let Ok((_, Command::Assign { command, .. })) = Command::from_entry(&Bytes::copy_from_slice(value)) else {
+        let Ok((_, Command::Assign { channel, command })) = Command::from_entry(&Bytes::copy_from_slice(value)) else {
             return;
         };
         match command {
             AssignCommand::Elect { .. } => self.cover.hit("elected a channel's leader"),
             AssignCommand::Lead { .. } => self.cover.hit("fenced"),
             AssignCommand::Handover { .. } => self.cover.hit("handed over"),
+            AssignCommand::Delete { generation, last_seq } => self.note_ended(&channel, generation, last_seq),
             _ => {}
         }
     }
@@ -320,12 +347,16 @@ impl World {
         if cut.is_empty() {
             return;
         }
-        self.cover.hit("truncated");
-        self.truth.cut[n] = true;
+        if self.is_doomed(n, from) {
+            self.cover.hit("rows of a deleted log went");
+        } else {
+            self.cover.hit("truncated");
+            self.truth.cut[n] = true;
+        }
         for (seq, id) in cut {
-            let committed = self.truth.committed.iter().position(|c| c.get(seq as usize - 1) == Some(&id));
-            if let Some(channel) = committed {
-                let name = self.history.show_channel(channel as ChannelIx);
+            let era = self.history.era_of.get(&id).copied();
+            if let Some(channel) = era.filter(|era| !self.has_ended(*era)) {
+                let name = self.history.show_channel(channel);
                 self.violation("INV-3", format!("n{n} {name}: cuts {seq}, which is committed"));
             }
         }

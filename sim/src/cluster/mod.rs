@@ -3,6 +3,7 @@
 
 pub mod clients;
 pub mod conns;
+pub mod eras;
 pub mod fault;
 pub mod judge;
 pub mod node;

@@ -6,12 +6,18 @@ use super::{node_of, replica};
 use crate::clock::{Clock, MS, US};
 use crate::rng::Rng;
 use crate::world::process::{Seat, conn_of, gated};
+use core::time::Duration;
 use wukong_core::ids::{ChannelKey, Incarnation, ShardId, SlotId, shard_of};
 use wukong_core::note::Note;
 use wukong_core::raft::core::Alarm;
 use wukong_core::rng::Seed;
 use wukong_core::time::Instant;
 use wukong_core::{Boot, Effect, Input, Output, Shard, ShardConfig};
+
+/// Settled channels are compared this often.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(8);
+/// The same after something is new.
+const AUDIT_SOON: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Node {
@@ -56,6 +62,12 @@ impl Node {
     pub fn serves(&self, slot: SlotId, shards: u8) -> bool {
         let seat = self.seats.get(usize::from(shard_of(slot, shards).0));
         self.alive && seat.is_some_and(|s| s.machine.view().slot_served(slot) == Some(true))
+    }
+
+    /// The generation of a channel that is in memory.
+    #[must_use]
+    pub fn generation(&self, key: &ChannelKey, shard: ShardId) -> Option<u64> {
+        self.seats.get(usize::from(shard.0)).filter(|_| self.alive)?.machine.view().channel_generation(key)
     }
 
     /// (committed seq, distributed seq, whether it leads) of a channel that is in memory.
@@ -110,6 +122,8 @@ impl World {
             replicas: (0..self.nodes.len()).map(replica).collect(),
             cluster: 42,
             hash_salt: self.mode.hash,
+            audit_every: AUDIT_EVERY,
+            audit_soon: AUDIT_SOON,
             ..ShardConfig::default()
         };
         if self.plan.memory < 2 {
@@ -176,6 +190,7 @@ impl World {
         self.drain(n, shard);
         if self.mode.oracles && self.nodes[n].life == life && self.nodes[n].alive {
             self.look(n, shard);
+            self.note_deleted();
         }
     }
 

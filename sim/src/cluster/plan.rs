@@ -44,11 +44,13 @@ pub enum Kind {
     Storm,
     /// Clients pause: channels settle.
     Idle,
+    /// The operator deletes a channel, and tries again until it is done.
+    Delete,
 }
 
 impl Kind {
     /// With its word, and what its numbers are: a node, a slot, or just a number.
-    pub const ALL: [(Self, &'static str, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str, &'static str); 21] = [
         (Self::Cut, "cut", "nn"),
         (Self::OneWay, "one-way", "nn"),
         (Self::Isolate, "isolate", "n"),
@@ -69,6 +71,7 @@ impl Kind {
         (Self::JumpBack, "jump-back", "nx"),
         (Self::Storm, "storm", "x"),
         (Self::Idle, "idle", ""),
+        (Self::Delete, "delete", "x"),
     ];
 
     fn words(self) -> (&'static str, &'static str) {
@@ -183,6 +186,13 @@ impl Plan {
             let episode = plan.draw(at, family, &mut rng);
             plan.episodes.push(episode);
             at += rng.spread(pace);
+        }
+        let mut deletions = Rng::fork(seed, "cluster deletions", 0);
+        if deletions.chance(500) && lasts > 3_000 {
+            for _ in 0..deletions.between(1, 4) {
+                let (at, channel) = (deletions.between(2_500, lasts), deletions.below(64));
+                plan.episodes.push(Episode { at, lasts: 0, kind: Kind::Delete, numbers: [channel, 0] });
+            }
         }
         if rng.chance(150) {
             // Long enough for channels to leave memory.

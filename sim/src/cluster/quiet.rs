@@ -1,5 +1,6 @@
 //! The end of a run: faults are over, every channel takes a message, replicas become equal, everything is read.
 
+use super::node::AUDIT_EVERY;
 use super::world::World;
 use crate::client::State;
 use crate::clock::{MS, SEC};
@@ -12,6 +13,9 @@ use wukong_core::store::{Family, Record, keys};
 
 /// 20 times the shortest election timeout: within this every channel takes a message (cluster-and-raft 5.2).
 const LIVE: u64 = 20 * SEC;
+/// Within this all replicas of all channels hold what is committed: clients hear that something failed, send it again, channels settle,
+/// and settled ones are compared three times.
+const ALIKE: u64 = 60 * SEC + 3 * AUDIT_EVERY.as_secs() * SEC;
 /// A client that got no answer tries again after 12 s, and a SEND may be owed for 10 s.
 const ANSWERED: u64 = 60 * SEC;
 /// Within this, replicas are equal.
@@ -33,13 +37,16 @@ impl World {
     /// Heals everything and waits for what must follow.
     pub fn come_together(&mut self) {
         self.heal();
+        // Nothing is sent any more but what is owed: whoever lacks something gets it though nobody says a word.
+        self.until(ALIKE, "anti-entropy", Self::unequal);
+        self.probe();
         self.until(LIVE, "liveness", Self::unprobed);
         self.until(ANSWERED, "liveness", Self::unanswered);
         self.until(EQUAL, "convergence", Self::unequal);
         self.until(EQUAL, "convergence", Self::slot_differs);
         self.until(0, "token", Self::wrong_token);
         let reads = self.history.calls.len();
-        for channel in 0..self.history.channels.len() as ChannelIx {
+        for channel in self.channels() {
             for user in self.history.channels[channel as usize].users {
                 if !self.exempt(channel) {
                     self.read_channel(user, channel, None);
@@ -53,6 +60,7 @@ impl World {
         self.run_on(4 * SEC);
         for n in 0..self.nodes.len() {
             self.check_rows(n);
+            self.check_nothing_left(n);
             let counters: Vec<_> = self.nodes[n]
                 .seats
                 .iter()
@@ -91,7 +99,14 @@ impl World {
             self.nodes[n].down = 0;
             self.boot(n);
         }
-        for channel in 0..self.history.channels.len() as ChannelIx {
+    }
+
+    /// One message more in each channel.
+    fn probe(&mut self) {
+        if !self.violations.is_empty() {
+            return;
+        }
+        for channel in self.channels() {
             let user = self.history.channels[channel as usize].users[0];
             let device = self.devices.iter().position(|d| d.user == user && d.listens.is_none());
             let device = device.expect("each user has one that sends") as u32;
@@ -138,21 +153,30 @@ impl World {
 
     /// A channel whose replicas differ.
     fn unequal(&mut self) -> Option<String> {
-        (0..self.history.channels.len() as ChannelIx).find_map(|channel| {
+        self.channels().find_map(|channel| {
             if self.exempt(channel) {
                 return None;
             }
             let name = self.history.show_channel(channel);
             let (key, slot, home) = self.place(channel);
             let voters = self.voters(channel);
-            let committed = self.truth.committed[channel as usize].clone();
+            let record = self.record(channel)?;
+            if let Some(left) = self.left_behind(channel, &record) {
+                return Some(left);
+            }
+            if record.deleted {
+                return None;
+            }
+            let era = self.era(channel, record.generation);
+            let committed: Vec<i64> =
+                self.truth.committed.get(&era).iter().flat_map(|log| log.iter().map(|r| r.message_id)).collect();
             for n in &voters {
                 let ids: Vec<i64> = self.log(*n, channel).iter().map(|r| r.message_id).collect();
                 if ids != committed {
                     return Some(format!("{name}: n{n} has {} entries of {}", ids.len(), committed.len()));
                 }
                 let last = committed.len() as u64;
-                if last > 0 && self.row(*n, channel, last).is_none_or(|(_, synced)| !synced) {
+                if last > 0 && self.row(*n, channel, last).is_none_or(|(_, synced, _)| !synced) {
                     return Some(format!("{name}: n{n} has not synced {last}"));
                 }
             }
@@ -175,7 +199,7 @@ impl World {
         })
     }
 
-    fn log(&self, n: usize, channel: ChannelIx) -> Vec<Record> {
+    pub(super) fn log(&self, n: usize, channel: ChannelIx) -> Vec<Record> {
         log_of(&self.nodes[n].storage.disk, &self.history, self.plan.slots as u16, channel).unwrap_or_default()
     }
 
@@ -183,16 +207,9 @@ impl World {
         if !self.mode.oracles || !self.violations.is_empty() {
             return;
         }
-        let logs: Vec<Vec<Record>> = (0..self.history.channels.len() as ChannelIx)
-            .map(|channel| {
-                let committed = self.truth.committed[channel as usize].len();
-                let mut all: Vec<Vec<Record>> = (0..self.nodes.len()).map(|n| self.log(n, channel)).collect();
-                all.sort_by_key(|log| std::cmp::Reverse(log.len().min(committed)));
-                let mut log = all.swap_remove(0);
-                log.truncate(committed);
-                log
-            })
-            .collect();
+        self.judge_eras();
+        let logs: Vec<Vec<Record>> =
+            (0..self.history.channels.len() as ChannelIx).map(|era| self.log_of_era(era)).collect();
         for (name, check) in oracle::ALL.iter().filter(|(name, _)| ORACLES.contains(name)) {
             match check(&self.history, &logs) {
                 Ok(judged) => {

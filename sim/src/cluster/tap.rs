@@ -5,7 +5,7 @@ use super::world::World;
 use crate::history::{ChannelIx, Event as Happened, LinkIx, Wrongs};
 use crate::world::truth::{payload, tag};
 use bytes::Bytes;
-use wukong_core::api::ApiAnswer;
+use wukong_core::api::{ApiAnswer, ApiRequest};
 use wukong_core::ids::{CallId, ConnId};
 use wukong_core::output::Frames;
 use wukong_core::store::Record;
@@ -70,10 +70,12 @@ impl World {
         if let (true, Some(channel), ReasonCode::SUCCESS) = (self.mode.oracles, i.channel, ack.reason) {
             let (no, from) = (i.no.clone(), self.history.users[i.from as usize].clone());
             let row = self.judge_row(channel, seq, id, &mut wrong);
-            if row.is_some_and(|r| r.client_msg_no != no || r.from_uid != from) {
+            if row.as_ref().is_some_and(|(r, _)| r.client_msg_no != no || r.from_uid != from) {
                 wrong.0 |= Wrongs::OTHER_ROW;
             }
-            self.note_acked(channel, seq, intent);
+            self.note_acked(row.map_or(channel, |(_, era)| era), seq, intent);
+            let void = self.void_to(link, intent, channel);
+            self.truth.promised.push((self.now, intent, id, void));
         }
         self.happened(Happened::AckOut { link, intent, id, seq, reason, wrong });
     }
@@ -113,35 +115,43 @@ impl World {
         }
         let (seq, id, dup) = (recv.message_seq, recv.message_id, recv.flags.dup());
         let row = self.judge_row(channel, seq, id, &mut wrong);
-        if row.is_some_and(|r| tag(&r.payload) != Some(intent) || r.timestamp() != recv.timestamp) {
+        if row.is_some_and(|(r, _)| tag(&r.payload) != Some(intent) || r.timestamp() != recv.timestamp) {
             wrong.0 |= Wrongs::OTHER_ROW;
         }
         if dup {
             self.cover.hit("recv again");
         }
-        self.truth.received.insert((link, channel, seq));
+        self.truth.received.insert((link, id));
         self.happened(Happened::RecvOut { link, channel, seq, id, intent, dup, wrong });
     }
 
     /// Compares the rows of all disks with what is about to be said of them: a majority of the replicas has to have this one for
     /// good. A replica that has not heard may have another one, which it will cut. Returns the row.
-    fn judge_row(&mut self, channel: ChannelIx, seq: u64, id: i64, wrong: &mut Wrongs) -> Option<Record> {
+    fn judge_row(&mut self, channel: ChannelIx, seq: u64, id: i64, wrong: &mut Wrongs) -> Option<(Record, ChannelIx)> {
+        // Of a log that was deleted perhaps nothing is left; what was committed of it may still be on its way.
+        if let Some(era) = self.history.era_of.get(&id).copied().filter(|era| self.has_ended(*era)) {
+            let known = self.truth.committed[&era].get(seq as usize - 1).filter(|r| r.message_id == id).cloned();
+            wrong.0 |= if known.is_some() { 0 } else { Wrongs::OTHER_ROW };
+            return known.map(|r| (r, era));
+        }
         let (mut found, mut durable, mut others) = (None, 0, 0);
         for n in 0..self.nodes.len() {
-            let Some((record, synced)) = self.row(n, channel, seq) else { continue };
+            let Some((record, synced, generation)) = self.row(n, channel, seq) else { continue };
             if record.message_id == id {
                 durable += usize::from(synced);
-                found = Some(record);
+                found = Some((record, generation));
             } else {
                 others += 1;
             }
         }
-        if found.is_none() {
+        let Some((record, generation)) = found else {
             wrong.0 |= if others > 0 { Wrongs::OTHER_ROW } else { Wrongs::ABSENT };
-        } else if durable < self.majority() {
+            return None;
+        };
+        if !self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority()) {
             wrong.0 |= Wrongs::NOT_DURABLE;
         }
-        found
+        Some((record, self.era(channel, generation)))
     }
 
     /// An API call was answered.
@@ -152,6 +162,9 @@ impl World {
         let Some(channel) = self.history.calls.get(call.0 as usize).map(|c| c.bounds[0].0) else {
             return self.violation("CALL", format!("an answer to call {call}, which never was made"));
         };
+        if let ApiRequest::DeleteChannel { .. } = self.history.calls[call.0 as usize].request {
+            return self.deletion_answered(call, channel, answer);
+        }
         let high = (0..self.nodes.len()).map(|n| self.log_end(n, channel)).max().unwrap_or(0);
         let mut durable = true;
         if let (ApiAnswer::Messages(page), true) = (&answer, self.mode.oracles) {
@@ -164,8 +177,10 @@ impl World {
             self.cover.hit("read refused");
         }
         let now = self.now;
+        let (era, low) = self.read_era(call, channel, &answer);
         let c = &mut self.history.calls[call.0 as usize];
-        c.bounds[0].2 = high;
+        let whole = self.truth.committed.get(&era).map_or(0, Vec::len) as u64;
+        c.bounds[0] = (era, low.unwrap_or(c.bounds[0].1), high.max(whole));
         c.durable = durable;
         c.ended = Some(now);
         c.answer = Some(answer);

@@ -12,7 +12,7 @@ use crate::client::session::KeyPair;
 use crate::clock::{MS, SEC};
 use crate::hash::Trace;
 use crate::heap::Heap;
-use crate::history::{Event as Happened, History, Violation};
+use crate::history::{ChannelIx, Event as Happened, History, Violation};
 use crate::raft::cover::Cover;
 use crate::rng::Rng;
 use wukong_core::Input;
@@ -107,6 +107,11 @@ pub enum Event {
     },
     Begin(usize),
     End(usize),
+    /// The operator asks for a deletion, which it did so many times before.
+    Delete {
+        channel: ChannelIx,
+        tries: u32,
+    },
     Check,
 }
 
@@ -312,6 +317,7 @@ impl World {
             Event::Connect { device, life } => self.connect(device, life),
             Event::Begin(e) => self.begin_episode(e),
             Event::End(e) => self.end_episode(e),
+            Event::Delete { channel, tries } => self.delete(channel, tries),
             Event::Check => {
                 self.check_all();
                 self.later(250 * MS, Event::Check);

@@ -62,7 +62,7 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
                 *attempts.entry(intent).or_default() += 1;
             }
             Event::CloseOut { link, .. } | Event::Broken { link } => owed.ended(link),
-            Event::AckOut { link, intent, seq, reason, .. } => {
+            Event::AckOut { link, intent, id, seq, reason, .. } => {
                 judged += 1;
                 let Some(due) = owed.answered(link, intent) else {
                     let what = format!("intent {intent} on {}: more SENDACKs than SENDs", h.show_link(link));
@@ -73,7 +73,7 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
                     let what = format!("intent {intent} on {}: answered {late} s after it was due", h.show_link(link));
                     return broken("INV-7", *at, what);
                 }
-                let channel = h.intents[intent as usize].channel;
+                let channel = h.intents[intent as usize].channel.map(|c| h.era(c, id));
                 if let (1, Some(channel), 1) = (reason, channel, attempts.get(&intent).copied().unwrap_or_default()) {
                     let before = last.entry((link, channel)).or_default();
                     if seq <= *before {

@@ -15,6 +15,7 @@ pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
             _ => continue,
         };
         judged += 1;
+        let channel = h.era(channel, id);
         let name = || format!("{what} of {} seq {seq} id {id}", h.show_channel(channel));
         if wrong.has(Wrongs::ABSENT | Wrongs::NOT_DURABLE | Wrongs::OTHER_ROW) {
             let invariant = if what == "RECV" { "INV-49" } else { "INV-5" };

@@ -14,7 +14,7 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
             continue;
         }
         judged += 1;
-        let before = *known.entry((i.channel, i.from, &i.no)).or_insert((intent, id, seq));
+        let before = *known.entry((i.channel.map(|c| h.era(c, id)), i.from, &i.no)).or_insert((intent, id, seq));
         if before != (intent, id, seq) {
             let what = format!("{}: answered as (intent, id, seq) {before:?}, then as {:?}", i.no, (intent, id, seq));
             return broken("INV-10", *at, what);

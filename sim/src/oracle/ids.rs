@@ -9,8 +9,10 @@ pub fn check(h: &History, logs: &Logs) -> Result<u64, Violation> {
     let stored =
         logs.iter().enumerate().flat_map(|(c, log)| log.iter().map(move |r| (u64::MAX, r.message_id, c as u32, r.seq)));
     let pushed = h.events.iter().filter_map(|(at, event)| match *event {
-        Event::RecvOut { channel, seq, id, .. } => Some((*at, id, channel, seq)),
-        Event::AckOut { intent, id, seq, reason: 1, .. } => Some((*at, id, h.intents[intent as usize].channel?, seq)),
+        Event::RecvOut { channel, seq, id, .. } => Some((*at, id, h.era(channel, id), seq)),
+        Event::AckOut { intent, id, seq, reason: 1, .. } => {
+            Some((*at, id, h.era(h.intents[intent as usize].channel?, id), seq))
+        }
         _ => None,
     });
     let mut judged = 0;

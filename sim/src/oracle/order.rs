@@ -8,8 +8,9 @@ pub fn check(h: &History, _: &Logs) -> Result<u64, Violation> {
     let mut last: BTreeMap<(u32, u32), u64> = BTreeMap::new();
     let mut judged = 0;
     for (at, event) in &h.events {
-        let Event::RecvOut { link, channel, seq, dup: false, .. } = *event else { continue };
+        let Event::RecvOut { link, channel, seq, id, dup: false, .. } = *event else { continue };
         judged += 1;
+        let channel = h.era(channel, id);
         let before = last.entry((link, channel)).or_default();
         if seq <= *before {
             let what = format!("{} on {}: seq {seq} after {before}", h.show_channel(channel), h.show_link(link));

@@ -475,6 +475,7 @@ impl Cluster {
                 && c.wish.as_ref().is_none_or(|w| match w {
                     Wish::Voters(old) => *old != want,
                     Wish::Leader(target) => gone.contains(target),
+                    Wish::Gone => false,
                 })
                 && c.assignment.voters_out.is_empty()
                 && !(c.assignment.voters.len() == want.len()
