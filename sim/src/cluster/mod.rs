@@ -3,6 +3,7 @@
 
 pub mod clients;
 pub mod conns;
+pub mod external;
 pub mod fault;
 pub mod judge;
 pub mod node;
@@ -10,6 +11,8 @@ pub mod plan;
 pub mod quiet;
 pub mod rows;
 pub mod run;
+pub mod script;
+pub mod shell;
 pub mod storage;
 pub mod tap;
 pub mod wires;
@@ -17,6 +20,9 @@ pub mod world;
 
 use wukong_core::ids::{NodeId, StoreId};
 use wukong_core::raft::config::Replica;
+
+/// Of every cluster here.
+pub const CLUSTER: u128 = 42;
 
 /// The replica that a node is, counted from 0.
 #[must_use]

@@ -142,6 +142,10 @@ plan! {
     memory,
     /// Length of the part with faults, ms.
     lasts,
+    /// Messages that each user sends, by a script that no timing changes; 0: it talks until the faults are over.
+    sends,
+    /// 1: in its script a user speaks when the other one has spoken, so that the order of a channel is determined.
+    turns,
 }
 
 /// Families of faults; a run has about half of them.
@@ -166,6 +170,8 @@ impl Plan {
             drift: rng.below(10_000),
             memory: rng.below(3),
             lasts,
+            sends: 0,
+            turns: 0,
             episodes: Vec::new(),
         };
         let some: Vec<u64> = (0..FAMILIES).filter(|_| rng.chance(500)).collect();
