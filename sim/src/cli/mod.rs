@@ -6,6 +6,7 @@ pub mod explain;
 pub mod mutants;
 pub mod raft;
 pub mod recording;
+pub mod seeds;
 pub mod shrink;
 pub mod small;
 pub mod speed;

@@ -234,7 +234,8 @@ impl World {
         if d.life != life || d.state != State::Off {
             return;
         }
-        let (slot, listens, astray) = (d.slot, d.listens, d.rng.chance(80) && self.quiet.began == 0);
+        let (slot, listens, astray) =
+            (d.slot, d.listens, d.rng.chance(80) && self.quiet.began == 0 && self.plan.sends == 0);
         let node = match listens {
             Some(n) => Some(n),
             None if astray => Some(self.rng.clients.index(self.nodes.len())),

@@ -13,6 +13,8 @@ use wukong_core::store::Record;
 const LIVE: u64 = 20 * SEC;
 /// A client that got no answer tries again after 12 s, and a SEND may be owed for 10 s.
 const ANSWERED: u64 = 60 * SEC;
+/// Users come to the end of their scripts within this, behind the part with faults.
+const SCRIPTS: u64 = 120 * SEC;
 /// Within this, replicas are equal.
 const EQUAL: u64 = 20 * SEC;
 
@@ -23,8 +25,9 @@ const ORACLES: [&str; 11] =
 /// What is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Step {
+    /// The end of the users' scripts.
     #[default]
-    Faults,
+    Scripts,
     Probes,
     Answers,
     Equality,
@@ -55,13 +58,12 @@ impl World {
 
     /// Does what is due of the end phase. Until when the world has to run before the next call; none when all is judged.
     pub fn settle(&mut self) -> Option<u64> {
+        if self.quiet.end == 0 {
+            self.quiet.end = self.now + SCRIPTS;
+        }
         while self.violations.is_empty() {
             let (name, open) = match self.quiet.step {
-                Step::Faults => {
-                    self.heal();
-                    self.enter_step(Step::Probes, LIVE);
-                    continue;
-                }
+                Step::Scripts => ("liveness", self.unsaid()),
                 Step::Probes => ("liveness", self.unprobed()),
                 Step::Answers => ("liveness", self.unanswered()),
                 Step::Equality => ("convergence", self.unequal()),
@@ -87,7 +89,11 @@ impl World {
 
     fn next_step(&mut self) {
         match self.quiet.step {
-            Step::Faults | Step::Over => {}
+            Step::Over => {}
+            Step::Scripts => {
+                self.heal();
+                self.enter_step(Step::Probes, LIVE);
+            }
             Step::Probes => self.enter_step(Step::Answers, ANSWERED),
             Step::Answers => self.enter_step(Step::Equality, EQUAL),
             Step::Equality => {
@@ -176,11 +182,13 @@ impl World {
         (!open.is_empty()).then(|| format!("{} takes no message", self.history.show_channel(open[0])))
     }
 
+    fn unsaid(&mut self) -> Option<String> {
+        let d = self.devices.iter().find(|d| !d.script.is_empty())?;
+        let user = &self.history.users[d.user as usize];
+        Some(format!("{user} has not come to the end of its script: {:?} is next", d.script.front()))
+    }
+
     fn unanswered(&mut self) -> Option<String> {
-        if let Some(d) = self.devices.iter().find(|d| !d.script.is_empty()) {
-            let user = &self.history.users[d.user as usize];
-            return Some(format!("{user} has not come to the end of its script: {:?} is next", d.script.front()));
-        }
         let waiting: Vec<IntentIx> =
             self.devices.iter().flat_map(|d| d.pending.values().map(|(intent, _)| *intent)).collect();
         let open = waiting.into_iter().find(|i| {

@@ -74,11 +74,16 @@ struct Line {
 pub struct Shell {
     pub orders: VecDeque<Order>,
     /// Added to the time in which a cluster has to come together, ns: real links are dialled anew with pauses.
-    pub grace: u64,
+    pub(super) grace: u64,
     lines: BTreeMap<u32, Line>,
 }
 
 impl Shell {
+    #[must_use]
+    pub fn new(grace: u64) -> Self {
+        Self { grace, ..Self::default() }
+    }
+
     pub(super) fn leaves(&mut self, conn: u32, bytes: Bytes, sends: Vec<IntentIx>) {
         let line = self.lines.entry(conn).or_default();
         line.left += bytes.len() as u64;
