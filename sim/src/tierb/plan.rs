@@ -27,8 +27,10 @@ pub enum Bug {
     CompleteBeforeSync,
     /// A counter sends the second of two frames first.
     OutOfOrder,
-    /// In a scenario: now and then what a shard writes to a client does not arrive.
+    /// In a scenario: now and then the shell loses what a shard writes to a client.
     LoseWrite,
+    /// In a scenario: now and then a SEND is refused although it is stored.
+    RefuseStored,
 }
 
 /// Nodes count from 0.

@@ -4,7 +4,8 @@ use super::compare::{self, Compare};
 use super::plan::Plan;
 use super::world::{Outcome, drive};
 use crate::cli::cluster::load;
-use crate::cli::seeds::{each, said};
+use crate::cli::seeds::{each, keep, said};
+use crate::cluster;
 use clap::{Args, Parser, Subcommand};
 use madsim::Config;
 use madsim::runtime::Runtime;
@@ -42,18 +43,30 @@ struct Sweep {
     print: Option<u64>,
 }
 
+#[derive(Args)]
+struct Run {
+    files: Vec<PathBuf>,
+    #[arg(long, default_value_t = 0)]
+    seeds: u64,
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Length of the part with faults of those from seeds
+    #[arg(long, default_value_t = 15_000)]
+    ms: u64,
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Print every event
+    #[arg(long)]
+    print: bool,
+    /// Print what was seen
+    #[arg(long)]
+    all: bool,
+}
+
 #[derive(Subcommand)]
 enum Command {
-    /// Plays scenarios of `sim cluster`, each twice
-    Run {
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
-        /// Print every event, and what was seen
-        #[arg(long)]
-        print: bool,
-    },
+    /// Plays scenarios of `sim cluster`: files, each twice, and those that it draws from seeds
+    Run(Run),
     /// Plays scripts without faults in tier A and in tier B: clients must see the same
     Compare(Compare),
 }
@@ -61,7 +74,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let good = match cli.command {
-        Some(Command::Run { files, jobs, print }) => play_files(&files, jobs, print),
+        Some(Command::Run(what)) => play_all(&what),
         Some(Command::Compare(what)) => compare::main(&what),
         None => many(&cli.sweep),
     };
@@ -123,23 +136,23 @@ pub struct Total {
 #[must_use]
 pub fn sweep(from: u64, seeds: u64, jobs: usize) -> Total {
     let mut total = Total::default();
-    let twice = |seed: u64| seed % 100 < TWICE;
-    let one = |seed| if twice(seed) { run_twice(&Plan::draw(seed)) } else { run(Plan::draw(seed), false) };
+    let one = |seed| if is_twice(seed) { run_twice(&Plan::draw(seed)) } else { run(Plan::draw(seed), false) };
     each(from..from + seeds, jobs, one, |seed, outcome| {
-        total.seeds += 1;
-        total.twice += u64::from(twice(seed));
-        if total.seeds.is_multiple_of(SAID_EVERY) {
-            println!("{} seeds", total.seeds);
-        }
         if !outcome.violations.is_empty() {
             say_failed(&format!("seed {seed}"), &outcome);
             println!("  again, with every event: tierb --print {seed}");
-            total.failed.push(seed);
         }
-        total.sum.add(outcome);
+        total.add(seed, outcome);
+        if total.seeds.is_multiple_of(SAID_EVERY) {
+            println!("{} seeds", total.seeds);
+        }
         true
     });
     total
+}
+
+const fn is_twice(seed: u64) -> bool {
+    seed % 100 < TWICE
 }
 
 /// The first violations.
@@ -149,25 +162,35 @@ pub(super) fn say_failed(whose: &str, outcome: &Outcome) {
     }
 }
 
-/// Plays the scenario of a file; with `print`, once and with every event.
+/// Plays the scenario of a file twice.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn play(file: &Path, print: bool) -> Result<Outcome, String> {
-    let plan = Plan::of_scenario(load(file)?);
-    Ok(if print { run(plan, true) } else { run_twice(&plan) })
+pub fn play(file: &Path) -> Result<Outcome, String> {
+    Ok(run_twice(&Plan::of_scenario(load(file)?)))
 }
 
-fn play_files(files: &[PathBuf], jobs: usize, print: bool) -> bool {
+fn play_all(what: &Run) -> bool {
+    if what.files.is_empty() && what.seeds == 0 {
+        return said("name scenario files, or --seeds");
+    }
+    // One at a time, or the events of several would mix.
+    let jobs = if what.print { 1 } else { what.jobs };
+    play_files(what, jobs) & play_seeds(what, jobs)
+}
+
+fn play_files(what: &Run, jobs: usize) -> bool {
     let mut good = true;
-    let play = |at: u64| play(&files[at as usize], print);
-    each(0..files.len() as u64, jobs, play, |at, outcome| {
-        let name = files[at as usize].display().to_string();
+    let one = |at: u64| match load(&what.files[at as usize]) {
+        Ok(plan) if what.print => Ok(run(Plan::of_scenario(plan), true)),
+        Ok(plan) => Ok(run_twice(&Plan::of_scenario(plan))),
+        Err(e) => Err(e),
+    };
+    each(0..what.files.len() as u64, jobs, one, |at, outcome| {
+        let name = what.files[at as usize].display().to_string();
         match outcome {
             Err(e) => good = said(&e),
-            Ok(outcome) if outcome.violations.is_empty() => {
-                println!("ok  {name}: {}", outcome.of_scenario());
-            }
+            Ok(outcome) if outcome.violations.is_empty() => println!("ok  {name}: {}", outcome.of_scenario()),
             Ok(outcome) => {
                 good = false;
                 say_failed(&name, &outcome);
@@ -179,6 +202,33 @@ fn play_files(files: &[PathBuf], jobs: usize, print: bool) -> bool {
     good
 }
 
+fn play_seeds(what: &Run, jobs: usize) -> bool {
+    let mut total = Total::default();
+    let begin = Instant::now();
+    let scenario = |seed| cluster::plan::Plan::generate(seed, what.ms);
+    let one = |seed| match Plan::of_scenario(scenario(seed)) {
+        plan if is_twice(seed) && !what.print => run_twice(&plan),
+        plan => run(plan, what.print),
+    };
+    each(what.from..what.from + what.seeds, jobs, one, |seed, outcome| {
+        if !outcome.violations.is_empty() {
+            say_failed(&format!("scenario of seed {seed}"), &outcome);
+            let path = keep(&format!("tierb-{seed}"), &scenario(seed).text(), &outcome.violations[0]);
+            println!("  tierb run {}", path.display());
+        }
+        total.add(seed, outcome);
+        true
+    });
+    if what.seeds > 0 {
+        let (seeds, failed, took) = (total.seeds, total.failed.len(), begin.elapsed().as_secs_f64());
+        println!("{seeds} scenarios from seeds, {failed} failed, {took:.1} s: {}", total.sum.of_scenario());
+    }
+    if what.all {
+        total.sum.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
+    }
+    total.failed.is_empty()
+}
+
 impl Outcome {
     fn add(&mut self, other: Self) {
         self.events += other.events;
@@ -186,6 +236,8 @@ impl Outcome {
         self.starts += other.starts;
         self.acked += other.acked;
         self.received += other.received;
+        self.judged += other.judged;
+        self.cover.add(&other.cover);
         self.counts.add(&other.counts);
         self.violations.extend(other.violations);
     }
@@ -205,6 +257,15 @@ impl Outcome {
 }
 
 impl Total {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.twice += u64::from(is_twice(seed));
+        if !outcome.violations.is_empty() {
+            self.failed.push(seed);
+        }
+        self.sum.add(outcome);
+    }
+
     fn text(&self, took: Duration) -> String {
         let Outcome { events, simulated, violations, counts, starts, acked, received, .. } = &self.sum;
         format!(

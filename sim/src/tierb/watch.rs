@@ -3,16 +3,18 @@
 use super::plan::Bug;
 use super::stage::Stage;
 use crate::cluster::world::World;
+use bytes::BytesMut;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use wukong_core::ids::{ConnId, ShardId};
 use wukong_core::time::{Instant, Now, WallTime};
 use wukong_core::{Effect, Input, Output, Shard};
+use wukong_proto::{Frame, ReasonCode, SendAck, decode_one, encode_send_ack};
 use wukong_runtime::reactor::machine::{Machine, MachineState, Sample};
 
-/// Of so many writes that hold a RECV the planted bug loses one.
-const LOST_OF: u64 = 20;
+/// A planted bug strikes one of so many writes.
+const STRUCK_OF: u64 = 10;
 
 pub struct Watched {
     shard: Shard,
@@ -107,11 +109,31 @@ impl Watched {
         }
     }
 
-    /// The planted bug: a write is lost on its way through the shell.
-    fn loses(&mut self, output: &Output) -> bool {
-        let Output::Write { .. } = output else { return false };
-        self.writes += 1;
-        self.bug == Some(Bug::LoseWrite) && self.writes.is_multiple_of(LOST_OF)
+    /// Whether a planted bug strikes here.
+    fn strikes(&mut self, output: &Output) -> bool {
+        let Output::Write { frames, .. } = output else { return false };
+        let answers = || frames.iter().any(|f| matches!(decode_one(f, 5), Ok(Some((Frame::SendAck(_), _)))));
+        let fits = match self.bug {
+            Some(Bug::LoseWrite) => true,
+            Some(Bug::RefuseStored) => answers(),
+            _ => false,
+        };
+        self.writes += u64::from(fits);
+        fits && self.writes.is_multiple_of(STRUCK_OF)
+    }
+}
+
+/// Refuses what these frames say is stored.
+fn refuse(output: &mut Output) {
+    let Output::Write { frames, .. } = output else { return };
+    for frame in frames {
+        if let Ok(Some((Frame::SendAck(ack), _))) = decode_one(frame, 5) {
+            let mut refusal = BytesMut::new();
+            let ack = SendAck { reason: ReasonCode::SYSTEM_ERROR, message_seq: 0, ..ack };
+            if encode_send_ack(&ack, 5, &mut refusal).is_ok() {
+                *frame = refusal.freeze();
+            }
+        }
     }
 }
 
@@ -134,13 +156,17 @@ impl Machine for Watched {
             if self.dies() {
                 return None;
             }
-            let Some(output) = self.shard.poll_output() else {
+            let Some(mut output) = self.shard.poll_output() else {
                 self.stage.with(|w| w.stand(self.node, self.number, &self.shard.view()));
                 return None;
             };
+            let struck = self.strikes(&output).then_some(self.bug).flatten();
+            if struck == Some(Bug::RefuseStored) {
+                refuse(&mut output);
+            }
             self.leaves(&output);
             self.handed_out = true;
-            if !self.loses(&output) {
+            if struck != Some(Bug::LoseWrite) {
                 return Some(output);
             }
         }
