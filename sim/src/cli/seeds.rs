@@ -1,12 +1,15 @@
 //! What all commands over many seeds share: options, threads, a ledger of what was swept, kept plans, and runs in another process.
 
 use super::kept;
+use crate::history::Violation;
+use crate::raft::cover::Cover;
 use clap::Args;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// How a sweep goes over its seeds.
 #[derive(Args, Clone, Copy, Debug)]
@@ -28,6 +31,94 @@ impl Sweep {
     #[must_use]
     pub const fn shown(&self) -> usize {
         if self.keep_going { 1_000 } else { 1 }
+    }
+}
+
+/// Which seeds a sweep of plans takes, and where it says so.
+#[derive(Args, Clone, Debug)]
+pub struct Plans {
+    #[arg(long, default_value_t = 200)]
+    pub seeds: u64,
+    #[command(flatten)]
+    pub how: Sweep,
+    /// Add what was swept to this file, and go on behind the last seed in it
+    #[arg(long)]
+    pub resume: Option<PathBuf>,
+}
+
+/// What a kind of plans is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// The command under `sim`, and how files of plans begin.
+    pub name: &'static str,
+    /// What a run handles.
+    pub handles: &'static str,
+    /// States that a batch of 200 must have seen.
+    pub required: &'static [&'static str],
+}
+
+/// What a batch of plans came to.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub from: u64,
+    pub runs: u64,
+    pub handled: u64,
+    /// ns.
+    pub simulated: u64,
+    pub cover: Cover,
+    failed: Vec<(u64, Violation)>,
+    /// Real seconds.
+    pub took: f64,
+}
+
+impl Plans {
+    /// Runs the plans of all seeds, behind those that the ledger has; `add` takes from an outcome what it wants, and gives what
+    /// every batch has: inputs handled, ns simulated, what was seen, what is violated.
+    pub fn sweep<O>(
+        &self,
+        run: impl Fn(u64) -> O + Sync,
+        mut add: impl FnMut(O) -> (u64, u64, Cover, Vec<Violation>) + Send,
+    ) -> Batch {
+        let ledger = Ledger::open(self.resume.as_deref());
+        let mut batch = Batch { from: ledger.end().unwrap_or(self.how.from), ..Batch::default() };
+        let began = Instant::now();
+        each(batch.from..batch.from + self.seeds, self.how.jobs, run, |seed, outcome| {
+            let (handled, simulated, cover, violations) = add(outcome);
+            batch.runs += 1;
+            batch.handled += handled;
+            batch.simulated += simulated;
+            batch.cover.add(&cover);
+            let first = violations.into_iter().next();
+            let good = first.is_none();
+            batch.failed.extend(first.map(|v| (seed, v)));
+            good || self.how.keep_going
+        });
+        batch.failed.sort_by_key(|(seed, _)| *seed);
+        batch.took = began.elapsed().as_secs_f64();
+        batch
+    }
+
+    /// Says what is wrong, keeps the plans that failed, and adds a batch without failures to the ledger. True when nothing is wrong.
+    #[must_use]
+    pub fn judge(&self, kind: Kind, ms: u64, batch: &Batch, text: impl Fn(u64) -> String) -> bool {
+        if self.how.all {
+            batch.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
+        }
+        for (seed, why) in batch.failed.iter().take(self.how.shown()) {
+            let path = keep(&format!("{}-{seed}", kind.name), &text(*seed), &why.to_string());
+            println!("FAILED seed {seed}: {why}\n  sim {} run {}", kind.name, path.display());
+        }
+        let missing = batch.cover.missing(kind.required);
+        if !missing.is_empty() {
+            println!("never reached: {}", missing.join(", "));
+        }
+        if batch.failed.is_empty() {
+            let (from, to, seconds) = (batch.from, batch.from + batch.runs, batch.simulated / 1_000_000_000);
+            let head = format!("# from to ms {} simulated_s", kind.handles);
+            let line = format!("{from} {to} {ms} {} {seconds}", batch.handled);
+            Ledger::open(self.resume.as_deref()).add(&head, &line);
+        }
+        batch.failed.is_empty() && (batch.runs < 200 || missing.is_empty())
     }
 }
 
@@ -125,14 +216,17 @@ pub fn printed(binary: &Path, args: &[String]) -> Result<String, String> {
     Err(format!("{} ended with {}: {said}", binary.display(), out.status))
 }
 
-/// What this program prints in another process; the error too, as text.
-#[must_use]
-pub fn again(args: &[String]) -> Result<String, String> {
+/// What this program prints in another process, given a line of arguments.
+///
+/// # Errors
+/// It fails.
+pub fn again(line: &str) -> Result<String, String> {
     let me = std::env::current_exe().map_err(|e| format!("where am I: {e}"))?;
-    printed(&me, args)
+    printed(&me, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Says an error; false.
+#[must_use]
 pub fn said(error: &str) -> bool {
     eprintln!("{error}");
     false
