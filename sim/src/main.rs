@@ -173,3 +173,19 @@ fn shrink_file(file: &std::path::Path, seconds: u64) -> bool {
         None => said(Err(format!("{}: does not fail", file.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let sweep = ["sim", "raft", "sweep", "--seeds", "7", "--from", "0x10", "--keep-going"];
+        assert!(matches!(
+            Args::parse_from(sweep).command,
+            Command::Raft(raft::Command::Sweep { what, .. }) if what.seeds == 7 && what.how.from == 16 && what.how.keep_going
+        ));
+    }
+}

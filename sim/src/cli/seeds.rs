@@ -13,6 +13,7 @@ use std::time::Instant;
 
 /// How a sweep goes over its seeds.
 #[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
 pub struct Sweep {
     #[arg(long, value_parser = number, default_value = "0")]
     pub from: u64,

@@ -45,7 +45,7 @@ pub fn run(plan: &Plan, mode: Mode) -> Outcome {
 impl World {
     /// What came of it.
     #[must_use]
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         Outcome {
             handled: self.handled,
             acked: self.truth.stored.len() as u64,
@@ -53,9 +53,9 @@ impl World {
             trace: self.trace.value(),
             visible: self.visible.value(),
             judged: self.truth.judged,
-            external: External::of(&self),
-            cover: self.cover,
-            violations: self.violations,
+            external: External::of(self),
+            cover: self.cover.clone(),
+            violations: self.violations.clone(),
         }
     }
 }

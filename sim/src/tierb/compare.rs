@@ -104,7 +104,7 @@ pub fn compare(plan: &cluster::plan::Plan, change: impl FnOnce(&mut Plan)) -> Ve
     // What differs says more than what a run missed later on.
     let different = External::difference(&a.external, &b.external, NAMES);
     if let Some(v) = a.violations.first() {
-        return Err(format!("tier A failed: {} at {:.3} s: {}", v.invariant, v.at as f64 / 1e9, v.what));
+        return Err(format!("tier A failed: {v}"));
     }
     match (b.violations.first(), different) {
         (None, None) => Ok(a.external.facts()),

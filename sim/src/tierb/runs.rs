@@ -286,3 +286,23 @@ impl Total {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["tierb", "--seeds", "6", "--from", "900"]);
+        assert!(cli.command.is_none() && (cli.sweep.seeds, cli.sweep.from) == (6, 900));
+        let cli = Cli::parse_from(["tierb", "run", "a.scn", "b.scn", "--seeds", "6"]);
+        assert!(matches!(cli.command, Some(Command::Run(run)) if run.files.len() == 2 && run.seeds == 6));
+    }
+
+    #[test]
+    fn five_of_a_hundred_run_twice() {
+        assert_eq!((900..1_000).filter(|seed| is_twice(*seed)).count(), 5);
+    }
+}

@@ -48,9 +48,10 @@ pub struct Stage {
 
 impl Stage {
     #[must_use]
-    pub fn new(plan: Plan) -> Arc<Self> {
+    pub fn new(plan: Plan, print: bool) -> Arc<Self> {
+        let mode = Mode { print: print.then_some((0, u64::MAX)), ..Mode::default() };
         Arc::new(Self {
-            world: Mutex::new(World::with(plan, Mode::default(), Some(Shell::new(GRACE.as_nanos() as u64)))),
+            world: Mutex::new(World::with(plan, mode, Some(Shell::new(GRACE.as_nanos() as u64)))),
             start: Instant::now(),
             bell: Notify::new(),
             lines: Mutex::default(),
@@ -234,14 +235,9 @@ pub async fn play(hull: Arc<world::World>, stage: Arc<Stage>) -> Outcome {
         sleep_until(stage.at(until)).await;
     }
     let mut outcome = hull.outcome();
-    let world = std::mem::replace(&mut *lock(&stage.world), World::new(Plan::generate(0, 0), Mode::default()));
-    let lives = world.nodes.iter().map(|n| n.life).sum();
-    let played = world.outcome();
-    outcome.violations.extend(played.violations.iter().map(|v| {
-        let at = v.at as f64 / 1e9;
-        format!("{at:.6} s: {}: {}", v.invariant, v.what)
-    }));
-    outcome.starts = lives;
+    let played = stage.with(|w| w.outcome());
+    outcome.violations.extend(played.violations.iter().map(ToString::to_string));
+    outcome.starts = stage.with(|w| w.nodes.iter().map(|n| n.life).sum());
     outcome.acked = played.acked;
     outcome.judged = played.judged;
     outcome.cover = played.cover;

@@ -63,7 +63,7 @@ pub async fn drive(plan: Plan, print: bool) -> Outcome {
         sites,
         counts: Arc::default(),
         chat: Chat::new(&plan),
-        stage: plan.scenario.clone().map(Stage::new),
+        stage: plan.scenario.clone().map(|scenario| Stage::new(scenario, print)),
         machines: OnceLock::new(),
         plan,
     });
