@@ -3,12 +3,12 @@
 
 use super::world::World;
 use crate::history::{Event as Happened, IntentIx};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::{BTreeMap, VecDeque};
 use wukong_core::api::ApiRequest;
 use wukong_core::ids::{CallId, ChannelKey, ShardId, SlotId, shard_of};
 use wukong_core::shard::ShardView;
-use wukong_proto::Frame;
+use wukong_proto::{Frame, decode_one};
 
 /// What the shell has to do. Nodes count from 0, connections as in the world.
 #[derive(Clone, Debug)]
@@ -86,8 +86,14 @@ impl Shell {
 
     pub(super) fn leaves(&mut self, conn: u32, bytes: Bytes, sends: Vec<IntentIx>) {
         let line = self.lines.entry(conn).or_default();
-        line.left += bytes.len() as u64;
-        line.sends.extend(sends.into_iter().map(|s| (line.left, s)));
+        let (mut rest, mut sends) = (bytes.clone(), sends.into_iter());
+        while let Ok(Some((frame, n))) = decode_one(&rest, 5) {
+            rest.advance(n);
+            line.left += n as u64;
+            if matches!(frame, Frame::Send(_)) {
+                line.sends.extend(sends.next().map(|intent| (line.left, intent)));
+            }
+        }
         self.orders.push_back(Order::Write(conn, bytes));
     }
 

@@ -77,7 +77,11 @@ pub fn scripted(seed: u64) -> cluster::plan::Plan {
     cluster::plan::Plan {
         // With five a slot may be led outside the replicas of a channel, which then takes no message.
         nodes: if rng.chance(200) { 1 } else { 3 },
+        shards: rng.between(1, 4),
+        slots: rng.between(1, 4),
         listeners: 1,
+        think: *rng.pick(&[2, 20, 60]),
+        payload: *rng.pick(&[16, 2_000, 60_000]),
         drift: 0,
         sends: rng.between(10, 40),
         turns: seed % 2,
