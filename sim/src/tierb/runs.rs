@@ -190,7 +190,9 @@ fn play_files(what: &Run, jobs: usize) -> bool {
         let name = what.files[at as usize].display().to_string();
         match outcome {
             Err(e) => good = said(&e),
-            Ok(outcome) if outcome.violations.is_empty() => println!("ok  {name}: {}", outcome.of_scenario()),
+            Ok(outcome) if outcome.violations.is_empty() => {
+                println!("ok  {name}: {}, trace {:016x}", outcome.of_scenario(), outcome.trace);
+            }
             Ok(outcome) => {
                 good = false;
                 say_failed(&name, &outcome);
@@ -220,8 +222,10 @@ fn play_seeds(what: &Run, jobs: usize) -> bool {
         true
     });
     if what.seeds > 0 {
-        let (seeds, failed, took) = (total.seeds, total.failed.len(), begin.elapsed().as_secs_f64());
-        println!("{seeds} scenarios from seeds, {failed} failed, {took:.1} s: {}", total.sum.of_scenario());
+        let Total { seeds, twice, ref failed, ref sum } = total;
+        let (failed, took) = (failed.len(), begin.elapsed().as_secs_f64());
+        let what = sum.of_scenario();
+        println!("{seeds} scenarios from seeds ({twice} of them twice), {failed} failed, {took:.1} s: {what}");
     }
     if what.all {
         total.sum.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
@@ -244,14 +248,13 @@ impl Outcome {
 
     fn of_scenario(&self) -> String {
         format!(
-            "{} events, {} acked, {} judged, {} starts, {} truncations, simulated {} s, trace {:016x}",
+            "{} events, {} acked, {} judged, {} starts, {} truncations, simulated {} s",
             self.events,
             self.acked,
             self.judged,
             self.starts,
             self.cover.get("truncated"),
-            self.simulated.as_secs(),
-            self.trace
+            self.simulated.as_secs()
         )
     }
 }
