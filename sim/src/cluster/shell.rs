@@ -172,3 +172,77 @@ impl World {
         self.look(n, shard.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MS;
+    use crate::cluster::plan::Plan;
+    use crate::cluster::world::Mode;
+
+    const PLAN: &str = "cluster scenario v1
+nodes 3
+shards 1
+slots 1
+users 2
+listeners 1
+lasts 1000
+at 10 for 5 cut 0 1
+at 20 for 5 crash 2
+at 30 for 10 pause 1
+at 50 for 5 reset 0 2
+at 60 for 5 slow-net 4
+at 70 for 5 stall 1 2
+";
+
+    fn world() -> World {
+        World::with(Plan::parse(PLAN).unwrap(), Mode::default(), Some(Shell::new(0)))
+    }
+
+    #[test]
+    fn episodes_become_orders() {
+        let mut world = world();
+        world.run_to(100 * MS);
+        let orders = std::mem::take(&mut world.shell.as_mut().unwrap().orders);
+        let of_clients = |o: &Order| matches!(o, Order::Open(_) | Order::Write(..) | Order::HangUp(_));
+        let cut = |from, to, on| Order::Cut { from, to, on };
+        let expected = [
+            Order::Start(0),
+            Order::Start(1),
+            Order::Start(2),
+            cut(0, 1, true),
+            cut(1, 0, true),
+            cut(0, 1, false),
+            cut(1, 0, false),
+            Order::Kill(2),
+            Order::Start(2),
+            Order::Pause(1, 40 * MS),
+            Order::Reset(0, 2),
+            Order::Latency(4),
+            Order::Latency(1),
+            cut(1, 2, true),
+            cut(2, 1, true),
+            cut(1, 2, false),
+            cut(2, 1, false),
+        ];
+        let given: Vec<String> = orders.iter().filter(|o| !of_clients(o)).map(|o| format!("{o:?}")).collect();
+        assert_eq!(given, expected.map(|o| format!("{o:?}")));
+        assert_eq!(world.nodes.iter().map(|n| n.life).collect::<Vec<_>>(), [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_client_reads_what_a_shard_wrote() {
+        let mut world = world();
+        world.run_to(400 * MS);
+        let open = world.shell.as_ref().unwrap().orders.iter().find_map(|o| match o {
+            Order::Open(conn) => Some(*conn),
+            _ => None,
+        });
+        let conn = open.expect("listeners connect to nodes that run");
+        world.shell.as_mut().unwrap().wrote(conn, vec![Frame::Pong, Frame::Pong]);
+        world.delivered(conn, vec![Frame::Pong]);
+        assert_eq!(world.violations, []);
+        world.delivered(conn, vec![Frame::Ping]);
+        assert_eq!(world.violations[0].invariant, "STREAM");
+    }
+}
