@@ -66,9 +66,18 @@ sim: ## simulated worlds: make sim SEEDS=10000
 	$(ENV) $(SIM) -- cluster sweep --seeds $(CLUSTER_SEEDS) --ms 15000 --jobs 2 $(SIM_ARGS)
 
 # A target folder of its own: other flags, and no artefact is shared.
-tierb: ## the real shell in simulated worlds: make tierb SEEDS=1000 TIERB_ARGS="--print 7"
-	$(ENV) RUSTFLAGS="--cfg madsim" CARGO_TARGET_DIR="$$CARGO_TARGET_DIR/madsim" \
-	    cargo run $(LOCKED) --profile sim -p wukong-sim --bin tierb -- --seeds $(SEEDS) --jobs 2 $(TIERB_ARGS)
+TIERB_ENV := $(ENV) RUSTFLAGS="--cfg madsim" CARGO_TARGET_DIR="$$CARGO_TARGET_DIR/madsim"
+TIERB := $(TIERB_ENV) cargo run $(LOCKED) --profile sim -p wukong-sim --bin tierb --
+
+tierb: ## the real shell in simulated worlds: make tierb SEEDS=1000 TIERB_ARGS="--from 900"
+ifeq ($(findstring --print,$(TIERB_ARGS)),)
+	$(TIERB_ENV) cargo test $(LOCKED) -q --profile sim -p wukong-sim --test tierb
+endif
+	$(TIERB) --seeds $(SEEDS) --jobs 2 $(TIERB_ARGS)
+ifeq ($(findstring --print,$(TIERB_ARGS)),)
+	$(TIERB) run tests/scenarios/cluster/*.scn --seeds $(SEEDS) --jobs 2 $(TIERB_ARGS)
+	$(TIERB) compare --seeds $(SEEDS) --jobs 2 $(TIERB_ARGS)
+endif
 
 doctor: ## the simulator is deterministic
 	$(ENV) $(SIM) -- doctor

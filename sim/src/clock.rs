@@ -34,6 +34,12 @@ impl Clock {
         self.offset_ms += ms;
     }
 
+    /// How far the calendar was moved, ms.
+    #[must_use]
+    pub const fn jumped(&self) -> i64 {
+        self.offset_ms
+    }
+
     fn scaled(&self, elapsed: u64) -> u64 {
         (i128::from(elapsed) * i128::from(1_000_000 + self.drift_ppm) / 1_000_000) as u64
     }

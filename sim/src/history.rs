@@ -283,6 +283,13 @@ impl History {
 pub struct Violation {
     /// Name of the invariant, such as `INV-4`.
     pub invariant: &'static str,
+    /// ns of the run.
     pub at: u64,
     pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {:.3} s: {}", self.invariant, self.at as f64 / 1e9, self.what)
+    }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use wukong_sim::cli::doctor::{What, doctor, trace};
-use wukong_sim::cli::sweep::{Sweep, sweep};
+use wukong_sim::cli::seeds::{Sweep, number};
+use wukong_sim::cli::sweep::sweep;
 use wukong_sim::cli::{cluster, load, mutants, raft, replay, show, shrink, speed};
 use wukong_sim::scenario::plan;
 use wukong_sim::world::Mode;
@@ -38,16 +39,10 @@ enum Command {
     Sweep {
         #[arg(long, default_value_t = 1_000)]
         seeds: u64,
-        #[arg(long, value_parser = number, default_value = "0")]
-        from: u64,
         #[arg(long, default_value_t = 10_000)]
         events: u64,
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        #[arg(long)]
-        keep_going: bool,
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        how: Sweep,
     },
     /// Run a kept scenario, or a recording of a real shard, again
     Replay {
@@ -117,16 +112,10 @@ enum Command {
     },
 }
 
-fn number(word: &str) -> Result<u64, String> {
-    wukong_sim::scenario::line::Value::parse(word)
-}
-
 fn main() -> ExitCode {
     let good = match Args::parse().command {
         Command::Run { file, seed, events, text, all } => run(file, seed, events, text, all),
-        Command::Sweep { seeds, from, events, jobs, keep_going, all } => {
-            sweep(Sweep { seeds, from, events, jobs, keep_going, every: all, mode: Mode::default() })
-        }
+        Command::Sweep { seeds, events, how } => sweep(seeds, events, how),
         Command::Replay { file, all, print_from, print_to } => {
             replay(&file, Mode { print: print_from.map(|f| (f, print_to)), ..Mode::default() }, all)
         }
@@ -182,5 +171,21 @@ fn shrink_file(file: &std::path::Path, seconds: u64) -> bool {
             true
         }
         None => said(Err(format!("{}: does not fail", file.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let sweep = ["sim", "raft", "sweep", "--seeds", "7", "--from", "0x10", "--keep-going"];
+        assert!(matches!(
+            Args::parse_from(sweep).command,
+            Command::Raft(raft::Command::Sweep { what, .. }) if what.seeds == 7 && what.how.from == 16 && what.how.keep_going
+        ));
     }
 }

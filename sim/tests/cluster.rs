@@ -39,6 +39,24 @@ fn fresh_seeds_hold_and_repeat() {
     }
 }
 
+/// What users do and see by a script does not depend on timing; what differs is said.
+#[test]
+fn scripts_look_the_same_from_outside() {
+    for seed in 0..4 {
+        let drawn = Plan { episodes: Vec::new(), ..Plan::generate(seed, 4_000) };
+        let plan = Plan { nodes: 3, listeners: 1, sends: 12, turns: seed % 2, ..drawn };
+        let slower = Plan { latency: 3 * plan.latency + 400, sync: plan.sync + 700, think: 45, ..plan.clone() };
+        let [one, two] = [&plan, &slower].map(|plan| run(plan, Mode::default()));
+        assert_eq!((one.violations, two.violations), (Vec::new(), Vec::new()), "seed {seed}");
+        assert_ne!(one.trace, two.trace, "seed {seed}");
+        assert_eq!(one.external.difference(&two.external, ["one", "two"]), None, "seed {seed}");
+        assert!(one.external.facts() > 50, "seed {seed}: {}", one.external.facts());
+        let less = run(&Plan { sends: 11, ..plan }, Mode::default());
+        let said = one.external.difference(&less.external, ["one", "less"]).unwrap();
+        assert!(said.contains("in one, ") && said.ends_with("in less"), "{said}");
+    }
+}
+
 #[test]
 fn a_cluster_without_a_majority_fails() {
     // A run in which nothing can be stored must not pass: two of three nodes never come back.

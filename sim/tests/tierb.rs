@@ -1,8 +1,11 @@
 //! A handful of tier B's seeds, and planted bugs that its checks notice. Empty without `--cfg madsim` (`make tierb` runs more).
 #![cfg(madsim)]
 
+use std::path::Path;
+use wukong_sim::cluster;
+use wukong_sim::tierb::compare::{compare, scripted};
 use wukong_sim::tierb::plan::{Bug, Drives, Plan};
-use wukong_sim::tierb::runs::{run, sweep};
+use wukong_sim::tierb::runs::{play, run, sweep};
 
 #[test]
 fn a_handful_of_seeds_hold_and_repeat() {
@@ -40,4 +43,80 @@ fn planted_bugs_are_noticed() {
     assert!(lost.contains("INV-4") || lost.contains("INV-9"), "{lost}");
     let order = noticed(Drives::Counter, Bug::OutOfOrder);
     assert!(order.contains("LINK") && order.contains("instead of"), "{order}");
+}
+
+/// The kept scenarios of `sim cluster`.
+#[test]
+fn kept_scenarios_hold_and_repeat() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/cluster");
+    let mut played = 0;
+    for file in std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "scn") {
+            let outcome = play(&file).unwrap();
+            assert_eq!(outcome.violations, Vec::<String>::new(), "{}", file.display());
+            assert!(outcome.acked > 20 && outcome.judged > 500, "{}: {outcome:?}", file.display());
+            played += 1;
+        }
+    }
+    assert!(played >= 9);
+}
+
+/// What episodes do in tier A they do here.
+#[test]
+fn episodes_happen() {
+    let mut cover = wukong_sim::raft::cover::Cover::default();
+    for seed in 0..16 {
+        let outcome = run(Plan::of_scenario(cluster::plan::Plan::generate(seed, 15_000)), false);
+        assert_eq!(outcome.violations, Vec::<String>::new(), "seed {seed}");
+        cover.add(&outcome.cover);
+    }
+    let happened = [
+        "crash",
+        "crash mid drain",
+        "crash lost batches",
+        "crash kept unsynced",
+        "paused",
+        "sync failed",
+        "halted",
+        "read failed",
+        "truncated",
+        "handed over",
+        "elected a channel's leader",
+        "acknowledged again",
+    ];
+    assert_eq!(cover.missing(&happened), Vec::<&str>::new());
+}
+
+/// The first violation of a planted bug in scenarios drawn from seeds.
+fn noticed_in_scenarios(bug: Bug) -> String {
+    let plan = |seed| Plan { bug: Some(bug), ..Plan::of_scenario(cluster::plan::Plan::generate(seed, 10_000)) };
+    let found = (0..20).find_map(|seed| run(plan(seed), false).violations.into_iter().next());
+    found.unwrap_or_else(|| panic!("{bug:?} was not noticed"))
+}
+
+#[test]
+fn planted_bugs_are_noticed_in_scenarios() {
+    let early = noticed_in_scenarios(Bug::CompleteBeforeSync);
+    assert!(early.contains("INV-5") || early.contains("commit"), "{early}");
+    let lost = noticed_in_scenarios(Bug::LoseWrite);
+    assert!(lost.contains("STREAM"), "{lost}");
+}
+
+#[test]
+fn both_tiers_look_the_same_from_outside() {
+    for seed in 0..8 {
+        let facts = compare(&scripted(seed), |_| {}).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert!(facts > 50, "seed {seed}: only {facts} facts");
+    }
+}
+
+/// A refusal for a passing reason breaks no rule: the client repeats, and is acknowledged. Only the comparison sees it.
+#[test]
+fn a_refusal_of_what_is_stored_differs_from_tier_a() {
+    // Without turns: whoever is refused hangs up, and misses what the others wait for.
+    for seed in [0, 2, 4, 6] {
+        let what = compare(&scripted(seed), |plan| plan.bug = Some(Bug::RefuseStored)).unwrap_err();
+        assert!(what.starts_with("reasons of SENDACKs for") && what.contains("15 in tier B"), "{what}");
+        assert!(!what.contains("failed"), "{what}");
+    }
 }

@@ -1,16 +1,12 @@
 //! `sim cluster`: clusters of real shards.
 
-use super::kept;
+use super::seeds::{self, Kind, Plans, said};
 use super::shrink::thin;
 use crate::cluster::plan::Plan;
-use crate::cluster::run::{Outcome, run};
+use crate::cluster::run::run;
 use crate::cluster::world::Mode;
-use crate::history::Violation;
-use crate::raft::cover::Cover;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a batch of 200 seeds must have seen.
@@ -85,21 +81,10 @@ pub enum Command {
     },
     /// Many seeds; stops at the first failure
     Sweep {
-        #[arg(long, default_value_t = 200)]
-        seeds: u64,
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        #[command(flatten)]
+        what: Plans,
         #[arg(long, default_value_t = 30_000)]
         ms: u64,
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        #[arg(long)]
-        keep_going: bool,
-        /// Add what was swept to this file, and go on behind the last seed in it
-        #[arg(long)]
-        resume: Option<PathBuf>,
-        #[arg(long)]
-        all: bool,
     },
     /// Make a failing scenario smaller
     Shrink {
@@ -151,9 +136,7 @@ pub fn main(command: Command) -> bool {
                 Err(e) => said(&e),
             }
         }
-        Command::Sweep { seeds, from, ms, jobs, keep_going, resume, all } => {
-            sweep(Sweep { seeds, from, ms, jobs, keep_going, all }, resume.as_deref())
-        }
+        Command::Sweep { what, ms } => sweep(&what, ms),
         Command::Shrink { file, seconds } => match load(&file) {
             Ok(plan) => match shrink(&plan, Mode::default(), Duration::from_secs(seconds)) {
                 Some(small) => {
@@ -179,22 +162,12 @@ pub fn main(command: Command) -> bool {
     }
 }
 
-fn said(error: &str) -> bool {
-    eprintln!("{error}");
-    false
-}
-
 /// Reads a plan.
 ///
 /// # Errors
 /// It cannot be read, or is none.
 pub fn load(path: &Path) -> Result<Plan, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Plan::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn told(v: &Violation) -> String {
-    format!("{} at {:.3} s: {}", v.invariant, v.at as f64 / 1e9, v.what)
+    seeds::load(path, Plan::parse)
 }
 
 fn one(plan: &Plan, mode: Mode, all: bool) -> bool {
@@ -209,131 +182,43 @@ fn one(plan: &Plan, mode: Mode, all: bool) -> bool {
         o.simulated / 1_000_000_000,
         o.trace
     );
-    o.violations.iter().for_each(|v| println!("  {}", told(v)));
+    o.violations.iter().for_each(|v| println!("  {v}"));
     if all {
         o.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
     }
     o.violations.is_empty()
 }
 
-fn keep(plan: &Plan, o: &Outcome) -> PathBuf {
-    let path = kept().join(format!("cluster-{}.scn", plan.seed));
-    let why = o.violations.first().map_or_else(String::new, told);
-    let text = format!("{}# {}\n", plan.text(), why.replace('\n', " "));
-    if let Err(e) = std::fs::create_dir_all(kept()).and_then(|()| std::fs::write(&path, text)) {
-        eprintln!("cannot keep the scenario: {e}");
-    }
-    path
-}
-
-struct Sweep {
-    seeds: u64,
-    from: u64,
-    ms: u64,
-    jobs: usize,
-    keep_going: bool,
-    all: bool,
-}
-
-#[derive(Default)]
-struct Totals {
-    runs: u64,
-    inputs: u64,
-    acked: u64,
-    judged: u64,
-    simulated: u64,
-    failed: Vec<(u64, Outcome)>,
-    cover: Cover,
-}
-
-fn sweep(mut what: Sweep, resume: Option<&Path>) -> bool {
-    let ledger = resume.and_then(|p| std::fs::read_to_string(p).ok());
-    let ends = ledger.iter().flat_map(|l| l.lines()).filter_map(|l| l.split_whitespace().nth(1)?.parse().ok());
-    what.from = ends.max().unwrap_or(what.from);
-    let began = Instant::now();
-    let t = gathered(&what);
-    let took = began.elapsed().as_secs_f64();
-    println!(
-        "{} seeds from {}  {} inputs  {} acked  {} judged  {} crashes  {} truncations  simulated {:.1} h  {took:.1} s  {:.0} inputs/s",
-        t.runs,
-        what.from,
-        t.inputs,
-        t.acked,
-        t.judged,
-        t.cover.get("crash"),
-        t.cover.get("truncated"),
-        t.simulated as f64 / 3.6e12,
-        t.inputs as f64 / took,
+fn sweep(what: &Plans, ms: u64) -> bool {
+    let (mut acked, mut judged) = (0, 0);
+    let batch = what.sweep(
+        |seed| run(&Plan::generate(seed, ms), Mode::default()),
+        |o| {
+            acked += o.acked;
+            judged += o.judged;
+            (o.handled, o.simulated, o.cover, o.violations)
+        },
     );
-    if what.all {
-        t.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
-    }
-    for (seed, o) in t.failed.iter().take(if what.keep_going { 1_000 } else { 1 }) {
-        let path = keep(&Plan::generate(*seed, what.ms), o);
-        println!("FAILED seed {seed}: {}\n  sim cluster run {}", told(&o.violations[0]), path.display());
-    }
-    let missing = t.cover.missing(REQUIRED);
-    if !missing.is_empty() {
-        println!("never reached: {}", missing.join(", "));
-    }
-    if let Some(path) = resume
-        && t.failed.is_empty()
-    {
-        let (from, ms, hours) = (what.from, what.ms, t.simulated / 1_000_000_000);
-        let line = format!("{from} {} {ms} {} {hours}\n", from + t.runs, t.inputs);
-        let ledger = ledger.unwrap_or_else(|| "# from to ms inputs simulated_s\n".into());
-        if let Err(e) = std::fs::write(path, ledger + &line) {
-            eprintln!("{}: {e}", path.display());
-        }
-    }
-    t.failed.is_empty() && (t.runs < 200 || missing.is_empty())
-}
-
-fn gathered(what: &Sweep) -> Totals {
-    let next = AtomicU64::new(what.from);
-    let stop = AtomicBool::new(false);
-    let totals = Mutex::new(Totals::default());
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= what.from + what.seeds {
-                return;
-            }
-            let o = run(&Plan::generate(seed, what.ms), Mode::default());
-            if !o.violations.is_empty() && !what.keep_going {
-                stop.store(true, Ordering::Relaxed);
-            }
-            let mut t = totals.lock().expect("a run panicked");
-            t.runs += 1;
-            t.inputs += o.handled;
-            t.acked += o.acked;
-            t.judged += o.judged;
-            t.simulated += o.simulated;
-            t.cover.add(&o.cover);
-            if !o.violations.is_empty() {
-                t.failed.push((seed, o));
-            }
-        }
-    };
-    std::thread::scope(|scope| (0..what.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
-    let mut t = totals.into_inner().expect("a run panicked");
-    t.failed.sort_by_key(|(seed, _)| *seed);
-    t
+    println!(
+        "{} seeds from {}  {} inputs  {acked} acked  {judged} judged  {} crashes  {} truncations  simulated {:.1} h  {:.1} s  {:.0} inputs/s",
+        batch.runs,
+        batch.from,
+        batch.handled,
+        batch.cover.get("crash"),
+        batch.cover.get("truncated"),
+        batch.simulated as f64 / 3.6e12,
+        batch.took,
+        batch.handled as f64 / batch.took,
+    );
+    let kind = Kind { name: "cluster", handles: "inputs", required: REQUIRED };
+    what.judge(kind, ms, &batch, |seed| Plan::generate(seed, ms).text())
 }
 
 fn doctor(seeds: u64, ms: u64) -> bool {
-    let once = |hash: &str| {
-        let program = std::env::current_exe().ok()?;
-        let (seeds, ms) = (seeds.to_string(), ms.to_string());
-        let out = std::process::Command::new(program)
-            .args(["cluster", "trace", "--seeds", &seeds, "--ms", &ms, "--hash", hash])
-            .output()
-            .ok()?;
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    };
-    let (a, b, other) = (once("0"), once("0"), once("3735928559"));
-    let visible = |hashes: &Option<String>| hashes.as_ref()?.split(' ').nth(1).map(str::to_owned);
-    if a.is_none() || a != b {
+    let once = |hash: u64| seeds::again(&format!("cluster trace --seeds {seeds} --ms {ms} --hash {hash}"));
+    let (a, b, other) = (once(0), once(0), once(0xDEAD_BEEF));
+    let visible = |hashes: &Result<String, String>| hashes.as_ref().ok()?.split(' ').nth(1).map(str::to_owned);
+    if a.is_err() || a != b {
         println!("two processes differ: {a:?} and {b:?}");
     } else if visible(&a) != visible(&other) {
         println!("another hash seed changes what clients see: {a:?} and {other:?}");
@@ -381,38 +266,22 @@ pub fn shrink(plan: &Plan, mode: Mode, budget: Duration) -> Option<Plan> {
 /// Runs every mutant (or the one named); true when all were caught.
 #[cfg(feature = "mutants")]
 fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
+    use super::mutants::{directed, hunt};
     use wukong_core::mutants::Mutant;
-    let mut survived = 0;
+    let mut all = true;
     for mutant in Mutant::CLUSTER {
         let name = format!("{mutant:?}");
         if only.is_some_and(|o| o != name) {
             continue;
         }
-        let began = Instant::now();
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed = super::mutants::directed("../tests/scenarios/cluster/mutants", &name)
-            .into_iter()
-            .filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
+        let directed = directed("../tests/scenarios/cluster/mutants", &name).into_iter();
+        let directed = directed.filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
         let plans = directed.map(|p| (p, true)).chain((0..seeds).map(|s| (Plan::generate(s, ms), false)));
-        let mut runs = 0;
-        let caught = plans.into_iter().find_map(|(plan, scripted)| {
-            runs += 1;
-            run(&plan, mode).violations.first().map(|v| (told(v), scripted, plan.seed))
-        });
-        let took = began.elapsed().as_secs_f64();
-        match caught {
-            Some((what, scripted, seed)) => {
-                let by = if scripted { "its scenario".to_owned() } else { format!("seed {seed}") };
-                let what: String = what.chars().take(110).collect();
-                println!("caught   {name:<26} {runs:>4} runs {took:>5.1} s, {by}: {what}");
-            }
-            None => {
-                survived += 1;
-                println!("SURVIVED {name:<26} {runs:>4} runs {took:>5.1} s");
-            }
-        }
+        let caught = hunt(&name, plans, |p| p.seed, |p| run(p, mode).violations.into_iter().next());
+        all &= caught.is_caught;
     }
-    survived == 0
+    all
 }
 
 /// Without the feature there is nothing to plant.

@@ -1,11 +1,11 @@
 //! Determinism: the same seeds in two processes, another build, and another hash seed must agree.
 
 use super::load;
+use super::seeds::printed;
 use crate::run::{Outcome, run};
 use crate::scenario::{Scenario, plan};
 use crate::world::Mode;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use wukong_core::Shard;
 
 /// Inputs between two checkpoints.
@@ -41,29 +41,17 @@ fn scenario(what: &What) -> Result<Scenario, String> {
 }
 
 fn child(binary: &Path, what: &What, hash: u64, print: Option<(u64, u64)>) -> Result<Vec<String>, String> {
-    let mut command = Command::new(binary);
-    command.arg("trace").arg("--hash").arg(hash.to_string());
+    let mut args = vec!["trace".to_owned(), "--hash".to_owned(), hash.to_string()];
     match what {
         What::Seed(seed, events) => {
-            command.args(["--seed", &seed.to_string(), "--events", &events.to_string()]);
+            args.extend(["--seed".to_owned(), seed.to_string(), "--events".to_owned(), events.to_string()]);
         }
-        What::File(path) => {
-            command.arg(path);
-        }
+        What::File(path) => args.push(path.display().to_string()),
     }
     if let Some((from, to)) = print {
-        command.args(["--print-from", &from.to_string(), "--print-to", &to.to_string()]);
+        args.extend(["--print-from".to_owned(), from.to_string(), "--print-to".to_owned(), to.to_string()]);
     }
-    let out = command.output().map_err(|e| format!("{}: {e}", binary.display()))?;
-    if !out.status.success() {
-        return Err(format!(
-            "{} ended with {}: {}",
-            binary.display(),
-            out.status,
-            String::from_utf8_lossy(&out.stderr)
-        ));
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect())
+    Ok(printed(binary, &args)?.lines().map(str::to_owned).collect())
 }
 
 /// Runs seeds in pairs of processes; true when no pair differs.

@@ -1,6 +1,6 @@
 //! `sim raft explain` and `sim raft explore`: the causes of a failure, and other futures of a state.
 
-use super::kept;
+use super::seeds::keep;
 use crate::raft::cluster::Mode;
 use crate::raft::explain::{Moment, explain};
 use crate::raft::explore::explore;
@@ -108,12 +108,8 @@ impl Explore {
         println!("{n} futures of event {}: {} events, {failed} failed", self.at, futures.handled);
         for failure in &futures.failures {
             let last = failure.plan.branches.last().map_or(0, |b| b.seed);
-            let path = kept().join(format!("raft-{}-{}-{last}.scn", plan.seed, self.at));
-            let told = super::raft::told(&failure.violation);
-            let text = format!("{}# {}\n", failure.plan.text(), told.replace('\n', " "));
-            std::fs::create_dir_all(kept())
-                .and_then(|()| std::fs::write(&path, text))
-                .map_err(|e| format!("{}: {e}", path.display()))?;
+            let told = failure.violation.to_string();
+            let path = keep(&format!("raft-{}-{}-{last}", plan.seed, self.at), &failure.plan.text(), &told);
             println!("FAILED future {last}: {told}\n  sim raft run {}", path.display());
         }
         Ok(failed == 0)

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod mutants;
 pub mod raft;
 pub mod recording;
+pub mod seeds;
 pub mod shrink;
 pub mod small;
 pub mod speed;
@@ -29,8 +30,7 @@ pub fn kept() -> PathBuf {
 /// # Errors
 /// It cannot be read, or is none.
 pub fn load(path: &Path) -> Result<Scenario, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Scenario::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+    seeds::load(path, Scenario::parse)
 }
 
 /// Runs one scenario and says what came of it; true when nothing is wrong.

@@ -45,6 +45,41 @@ pub fn mutants(only: Option<&str>, budget: u64, events: u64) -> bool {
     survived == 0
 }
 
+/// How the hunt for a mutant went.
+#[cfg(feature = "mutants")]
+pub(super) struct Hunt {
+    pub is_caught: bool,
+    pub runs: u64,
+    /// Seconds.
+    pub took: f64,
+}
+
+/// Runs plans, each with whether it was written for this mutant, until one fails; says what noticed it.
+#[cfg(feature = "mutants")]
+pub(super) fn hunt<P>(
+    name: &str,
+    plans: impl Iterator<Item = (P, bool)>,
+    seed: impl Fn(&P) -> u64,
+    run: impl Fn(&P) -> Option<crate::history::Violation>,
+) -> Hunt {
+    let began = std::time::Instant::now();
+    let mut runs = 0;
+    let caught = plans.into_iter().find_map(|(plan, scripted)| {
+        runs += 1;
+        run(&plan).map(|v| (v.to_string(), scripted, seed(&plan)))
+    });
+    let took = began.elapsed().as_secs_f64();
+    match &caught {
+        Some((what, scripted, seed)) => {
+            let by = if *scripted { format!("its scenario, seed {seed}") } else { format!("seed {seed}") };
+            let what: String = what.chars().take(110).collect();
+            println!("caught   {name:<26} {runs:>4} runs {took:>5.1} s, {by}: {what}");
+        }
+        None => println!("SURVIVED {name:<26} {runs:>4} runs {took:>5.1} s"),
+    }
+    Hunt { is_caught: caught.is_some(), runs, took }
+}
+
 /// Scenarios written for a mutant, in a folder beside this crate.
 #[cfg(feature = "mutants")]
 pub(super) fn directed(folder: &str, name: &str) -> Vec<std::path::PathBuf> {
@@ -64,6 +99,5 @@ pub(super) fn directed(folder: &str, name: &str) -> Vec<std::path::PathBuf> {
 #[cfg(not(feature = "mutants"))]
 #[must_use]
 pub fn mutants(_: Option<&str>, _: u64, _: u64) -> bool {
-    eprintln!("build with --features mutants: `make mutants`");
-    false
+    super::seeds::said("build with --features mutants: `make mutants`")
 }

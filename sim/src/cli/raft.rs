@@ -1,15 +1,13 @@
 //! `sim raft`: clusters of replication groups.
 
-use super::kept;
+use super::seeds::{self, Kind, Plans, said};
 use super::shrink::thin;
-use crate::raft::cluster::{Mode, Violation};
-use crate::raft::cover::{Cover, REQUIRED};
+use crate::raft::cluster::Mode;
+use crate::raft::cover::REQUIRED;
 use crate::raft::plan::Plan;
-use crate::raft::run::{Outcome, run};
+use crate::raft::run::run;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Length of the part with faults of a generated plan, ms.
@@ -36,21 +34,10 @@ pub enum Command {
     },
     /// Many seeds; stops at the first failure
     Sweep {
-        #[arg(long, default_value_t = 200)]
-        seeds: u64,
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        #[command(flatten)]
+        what: Plans,
         #[arg(long, default_value_t = LASTS)]
         ms: u64,
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        #[arg(long)]
-        keep_going: bool,
-        /// Add what was swept to this file, and go on behind the last seed in it
-        #[arg(long)]
-        resume: Option<PathBuf>,
-        #[arg(long)]
-        all: bool,
     },
     /// Why a check failed: the events that led there
     Explain(super::explain::Explain),
@@ -103,38 +90,25 @@ pub enum Command {
 pub fn main(command: Command) -> bool {
     match command {
         Command::Run { file, seed, ms, text, print_from, print_to } => {
-            let plan = match file.as_deref().map(load) {
-                Some(Ok(plan)) => plan,
-                Some(Err(e)) => {
-                    eprintln!("{e}");
-                    return false;
+            match file.as_deref().map_or_else(|| Ok(Plan::generate(seed, ms)), load) {
+                Ok(plan) if text => {
+                    print!("{}", plan.text());
+                    true
                 }
-                None => Plan::generate(seed, ms),
-            };
-            if text {
-                print!("{}", plan.text());
-                return true;
+                Ok(plan) => one(&plan, Mode { print: print_from.map(|f| (f, print_to)), ..Mode::default() }),
+                Err(e) => said(&e),
             }
-            one(&plan, Mode { print: print_from.map(|f| (f, print_to)), ..Mode::default() })
         }
-        Command::Sweep { seeds, from, ms, jobs, keep_going, resume, all } => {
-            sweep(seeds, from, ms, jobs, keep_going, resume.as_deref(), all)
-        }
+        Command::Sweep { what, ms } => sweep(&what, ms),
         Command::Shrink { file, seconds } => match load(&file) {
             Ok(plan) => match shrink(&plan, Mode::default(), Duration::from_secs(seconds)) {
                 Some(small) => {
                     print!("{}", small.text());
                     true
                 }
-                None => {
-                    eprintln!("{}: does not fail", file.display());
-                    false
-                }
+                None => said(&format!("{}: does not fail", file.display())),
             },
-            Err(e) => {
-                eprintln!("{e}");
-                false
-            }
+            Err(e) => said(&e),
         },
         Command::Explain(command) => ok(command.run().map(|()| true)),
         Command::Explore(command) => ok(command.run()),
@@ -161,20 +135,11 @@ pub fn main(command: Command) -> bool {
 /// # Errors
 /// It cannot be read, or is none.
 pub fn load(path: &Path) -> Result<Plan, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Plan::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+    seeds::load(path, Plan::parse)
 }
 
 fn ok(outcome: Result<bool, String>) -> bool {
-    outcome.unwrap_or_else(|why| {
-        eprintln!("{why}");
-        false
-    })
-}
-
-#[must_use]
-pub fn told(v: &Violation) -> String {
-    format!("{} at {:.3} s: {}", v.invariant, v.at as f64 / 1e9, v.what)
+    outcome.unwrap_or_else(|why| said(&why))
 }
 
 fn one(plan: &Plan, mode: Mode) -> bool {
@@ -192,31 +157,9 @@ fn one(plan: &Plan, mode: Mode) -> bool {
         o.trace
     );
     for v in &o.violations {
-        println!("  {}", told(v));
+        println!("  {v}");
     }
     o.violations.is_empty()
-}
-
-fn keep(plan: &Plan, o: &Outcome) -> PathBuf {
-    let path = kept().join(format!("raft-{}.scn", plan.seed));
-    let why = o.violations.first().map_or_else(String::new, told);
-    let text = format!("{}# {}\n", plan.text(), why.replace('\n', " "));
-    if let Err(e) = std::fs::create_dir_all(kept()).and_then(|()| std::fs::write(&path, text)) {
-        eprintln!("cannot keep the scenario: {e}");
-    }
-    path
-}
-
-#[derive(Default)]
-struct Totals {
-    runs: u64,
-    events: Vec<u64>,
-    with_entries: u64,
-    acked: Vec<u64>,
-    episodes: Vec<u64>,
-    simulated: u64,
-    failed: Vec<(u64, Outcome)>,
-    cover: Cover,
 }
 
 fn median(of: &mut [u64]) -> u64 {
@@ -224,93 +167,40 @@ fn median(of: &mut [u64]) -> u64 {
     of.get(of.len() / 2).copied().unwrap_or(0)
 }
 
-fn sweep(seeds: u64, from: u64, ms: u64, jobs: usize, keep_going: bool, resume: Option<&Path>, all: bool) -> bool {
-    let from = resume.and_then(|p| std::fs::read_to_string(p).ok()).map_or(from, |ledger| {
-        let ends = ledger.lines().filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
-        ends.max().unwrap_or(from)
-    });
-    let began = Instant::now();
-    let next = AtomicU64::new(from);
-    let stop = AtomicBool::new(false);
-    let totals = Mutex::new(Totals::default());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds {
-                        return;
-                    }
-                    let o = run(&Plan::generate(seed, ms), Mode::default());
-                    if !o.violations.is_empty() && !keep_going {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    let mut t = totals.lock().expect("a run panicked");
-                    t.runs += 1;
-                    t.events.push(o.handled);
-                    t.acked.push(o.acked);
-                    t.episodes.push(o.episodes);
-                    t.with_entries += o.with_entries;
-                    t.simulated += o.simulated;
-                    t.cover.add(&o.cover);
-                    if !o.violations.is_empty() {
-                        t.failed.push((seed, o));
-                    }
-                }
-            });
-        }
-    });
-    let mut t = totals.into_inner().expect("a run panicked");
-    t.failed.sort_by_key(|(seed, _)| *seed);
-    let took = began.elapsed().as_secs_f64();
-    let events: u64 = t.events.iter().sum();
-    println!(
-        "{} seeds from {from}  {events} events ({} % messages with entries)  simulated {} h  {took:.1} s  {:.0} events/s\n\
-         median of a seed: {} events, {} episodes, {} acked",
-        t.runs,
-        100 * t.with_entries / events.max(1),
-        t.simulated / 3_600_000_000_000,
-        events as f64 / took,
-        median(&mut t.events),
-        median(&mut t.episodes),
-        median(&mut t.acked),
+fn sweep(what: &Plans, ms: u64) -> bool {
+    let (mut events, mut episodes, mut acked, mut with_entries) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let batch = what.sweep(
+        |seed| run(&Plan::generate(seed, ms), Mode::default()),
+        |o| {
+            events.push(o.handled);
+            episodes.push(o.episodes);
+            acked.push(o.acked);
+            with_entries += o.with_entries;
+            (o.handled, o.simulated, o.cover, o.violations)
+        },
     );
-    if all {
-        t.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
-    }
-    for (seed, o) in t.failed.iter().take(if keep_going { 1_000 } else { 1 }) {
-        let path = keep(&Plan::generate(*seed, ms), o);
-        println!("FAILED seed {seed}: {}\n  sim raft run {}", told(&o.violations[0]), path.display());
-    }
-    let missing = t.cover.missing(REQUIRED);
-    let complete = t.runs < 200 || missing.is_empty();
-    if !missing.is_empty() {
-        println!("never reached: {}", missing.join(", "));
-    }
-    if let Some(path) = resume
-        && t.failed.is_empty()
-    {
-        let line = format!("{from} {} {ms} {events} {}\n", from + t.runs, t.simulated / 1_000_000_000);
-        let ledger = std::fs::read_to_string(path).unwrap_or_else(|_| "# from to ms events simulated_s\n".into());
-        if let Err(e) = std::fs::write(path, ledger + &line) {
-            eprintln!("{}: {e}", path.display());
-        }
-    }
-    t.failed.is_empty() && complete
+    println!(
+        "{} seeds from {}  {} events ({} % messages with entries)  simulated {} h  {:.1} s  {:.0} events/s\n\
+         median of a seed: {} events, {} episodes, {} acked",
+        batch.runs,
+        batch.from,
+        batch.handled,
+        100 * with_entries / batch.handled.max(1),
+        batch.simulated / 3_600_000_000_000,
+        batch.took,
+        batch.handled as f64 / batch.took,
+        median(&mut events),
+        median(&mut episodes),
+        median(&mut acked),
+    );
+    let kind = Kind { name: "raft", handles: "events", required: REQUIRED };
+    what.judge(kind, ms, &batch, |seed| Plan::generate(seed, ms).text())
 }
 
 fn doctor(seeds: u64, ms: u64) -> bool {
-    let once = || {
-        let program = std::env::current_exe().ok()?;
-        let (seeds, ms) = (seeds.to_string(), ms.to_string());
-        let out = std::process::Command::new(program)
-            .args(["raft", "trace", "--seeds", &seeds, "--ms", &ms])
-            .output()
-            .ok()?;
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    };
+    let once = || seeds::again(&format!("raft trace --seeds {seeds} --ms {ms}"));
     match (once(), once()) {
-        (Some(a), Some(b)) if a == b => {
+        (Ok(a), Ok(b)) if a == b => {
             println!("{seeds} seeds: two processes agree ({a})");
             true
         }
@@ -371,19 +261,19 @@ pub fn shrink(plan: &Plan, mode: Mode, budget: Duration) -> Option<Plan> {
 /// Runs every mutant (or the one named); true when all were caught.
 #[cfg(feature = "mutants")]
 fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
+    use super::mutants::{directed, hunt};
     use wukong_core::mutants::RaftMutant;
     const SCENARIO_SEEDS: u64 = 24;
 
-    let mut survived = 0;
+    let mut all = true;
     let mut slow: Vec<(f64, String)> = Vec::new();
     for mutant in RaftMutant::ALL {
         let name = format!("{mutant:?}");
         if only.is_some_and(|o| o != name) {
             continue;
         }
-        let began = Instant::now();
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed: Vec<Plan> = super::mutants::directed("../tests/scenarios/raft/mutants", &name)
+        let directed: Vec<Plan> = directed("../tests/scenarios/raft/mutants", &name)
             .into_iter()
             .filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok())
             .collect();
@@ -391,35 +281,18 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
         let directed = (0..SCENARIO_SEEDS)
             .flat_map(|more| directed.iter().map(move |p| Plan { seed: p.seed + more, ..p.clone() }));
         let plans = directed.map(|p| (p, true)).chain((0..seeds).map(|s| (Plan::generate(s, ms), false)));
-        let mut runs = 0;
-        let caught = plans.into_iter().find_map(|(plan, scripted)| {
-            runs += 1;
-            let o = run(&plan, mode);
-            o.violations.first().map(|v| (told(v), scripted, plan.seed))
-        });
-        let took = began.elapsed().as_secs_f64();
-        slow.push((took, format!("{name} {took:.1} s ({runs} of {seeds} runs)")));
-        match caught {
-            Some((what, scripted, seed)) => {
-                let by = if scripted { format!("its scenario, seed {seed}") } else { format!("seed {seed}") };
-                let what: String = what.chars().take(110).collect();
-                println!("caught   {name:<26} {runs:>4} runs {took:>5.1} s, {by}: {what}");
-            }
-            None => {
-                survived += 1;
-                println!("SURVIVED {name:<26} {runs:>4} runs {took:>5.1} s");
-            }
-        }
+        let hunt = hunt(&name, plans, |p| p.seed, |p| run(p, mode).violations.into_iter().next());
+        all &= hunt.is_caught;
+        slow.push((hunt.took, format!("{name} {:.1} s ({} of {seeds} runs)", hunt.took, hunt.runs)));
     }
     slow.sort_by(|a, b| b.0.total_cmp(&a.0));
     let slowest: Vec<&str> = slow.iter().take(3).map(|(_, told)| told.as_str()).collect();
     println!("slowest: {}", slowest.join(", "));
-    survived == 0
+    all
 }
 
 /// Without the feature there is nothing to plant.
 #[cfg(not(feature = "mutants"))]
 fn mutants(_: Option<&str>, _: u64, _: u64) -> bool {
-    eprintln!("build with --features mutants: `make mutants`");
-    false
+    said("build with --features mutants: `make mutants`")
 }

@@ -1,29 +1,14 @@
 //! Many seeds; stops at the first failure and keeps its scenario.
 
 use super::kept;
+use super::seeds::{Sweep, each};
 use crate::report;
 use crate::run::{Outcome, run_caught};
 use crate::scenario::plan;
 use crate::sometimes::{REQUIRED, Seen, missing};
 use crate::world::Mode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use wukong_core::Shard;
-
-/// What to sweep.
-#[derive(Clone, Copy, Debug)]
-pub struct Sweep {
-    pub seeds: u64,
-    pub from: u64,
-    /// Inputs of each run, at least.
-    pub events: u64,
-    pub jobs: usize,
-    /// Go on after failures, and list them.
-    pub keep_going: bool,
-    pub every: bool,
-    pub mode: Mode,
-}
 
 #[derive(Default)]
 struct Totals {
@@ -56,40 +41,23 @@ impl Totals {
     }
 }
 
-/// Runs the seeds; true when all of them passed and everything required was seen.
-///
-/// # Panics
-/// A lock is poisoned: a run panicked outside the core.
+/// Runs the seeds, each for so many inputs at least; true when all of them passed and everything required was seen.
 #[must_use]
-pub fn sweep(what: Sweep) -> bool {
+pub fn sweep(seeds: u64, events: u64, how: Sweep) -> bool {
     let began = Instant::now();
-    let next = AtomicU64::new(what.from);
-    let stop = AtomicBool::new(false);
-    let totals = Mutex::new(Totals::default());
-    std::thread::scope(|scope| {
-        for _ in 0..what.jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= what.from + what.seeds {
-                        return;
-                    }
-                    let outcome = run_caught::<Shard>(&plan::generate(seed, what.events), what.mode);
-                    if !outcome.violations.is_empty() && !what.keep_going {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    totals.lock().expect("a run panicked").add(seed, outcome);
-                }
-            });
-        }
+    let mut t = Totals::default();
+    let run = |seed| run_caught::<Shard>(&plan::generate(seed, events), Mode::default());
+    each(how.from..how.from + seeds, how.jobs, run, |seed, outcome| {
+        let good = outcome.violations.is_empty();
+        t.add(seed, outcome);
+        good || how.keep_going
     });
-    let mut t = totals.into_inner().expect("a run panicked");
     t.failed.sort_by_key(|(seed, _)| *seed);
     let took = began.elapsed().as_secs_f64();
     println!(
         "{} seeds from {}  {} inputs  {} acked  {} received  {} crashes  simulated {} h  {:.1} s  {:.1} seeds/s  {:.0} inputs/s",
         t.runs,
-        what.from,
+        how.from,
         t.handled,
         t.acked,
         t.received,
@@ -101,11 +69,11 @@ pub fn sweep(what: Sweep) -> bool {
     );
     let judged: Vec<String> = t.judged.iter().map(|(name, n)| format!("{name} {n}")).collect();
     println!("judged: {}", judged.join(", "));
-    print!("{}", report::coverage(&t.seen, what.every));
-    for (seed, outcome) in t.failed.iter().take(if what.keep_going { 1_000 } else { 1 }) {
-        let scenario = plan::generate(*seed, what.events);
+    print!("{}", report::coverage(&t.seen, how.all));
+    for (seed, outcome) in t.failed.iter().take(how.shown()) {
+        let scenario = plan::generate(*seed, events);
         match report::keep(&kept(), &scenario, outcome) {
-            Ok(path) if what.keep_going => {
+            Ok(path) if how.keep_going => {
                 let v = &outcome.violations[0];
                 let what: String = v.what.chars().take(200).collect();
                 println!("FAILED {} seed {seed}: {what}  {}", v.invariant, path.display());

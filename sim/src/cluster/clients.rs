@@ -1,6 +1,7 @@
 //! Clients: devices that look for the node that serves their slot, send, repeat what is unanswered, and read.
 
 use super::conns::Up;
+use super::script::Step;
 use super::world::{Event, World};
 use crate::client::State;
 use crate::clock::{MS, SEC};
@@ -8,7 +9,7 @@ use crate::history::{Call, ChannelIx, Intent, IntentIx, UserIx, Wrong};
 use crate::rng::Rng;
 use crate::world::truth::payload;
 use bytes::{Bytes, BytesMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use wukong_core::Input;
 use wukong_core::api::{ApiRequest, MessageSync};
 use wukong_core::channel::id::compose;
@@ -19,7 +20,7 @@ use wukong_proto::{
 };
 
 /// Unanswered SENDs beyond which a client waits.
-const PENDING_MAX: usize = 12;
+pub(super) const PENDING_MAX: usize = 12;
 /// After that long without an answer a client tries another connection.
 const PATIENCE: u64 = 12 * SEC;
 
@@ -38,9 +39,11 @@ pub struct Device {
     pub sent: Vec<IntentIx>,
     /// Not yet answered, by client_seq, and since when.
     pub pending: BTreeMap<u32, (IntentIx, u64)>,
-    acked: Vec<IntentIx>,
+    pub acked: Vec<IntentIx>,
     life: u32,
     spoke: u64,
+    /// What it will say, if the plan gives it a script.
+    pub script: VecDeque<Step>,
 }
 
 impl World {
@@ -74,6 +77,7 @@ impl World {
                 }
             }
         }
+        self.write_scripts();
     }
 
     fn device(&mut self, user: UserIx, slot: SlotId, listens: Option<usize>, channels: Vec<ChannelIx>) {
@@ -95,6 +99,7 @@ impl World {
             acked: Vec::new(),
             life: 0,
             spoke: 0,
+            script: VecDeque::new(),
         });
     }
 
@@ -121,7 +126,9 @@ impl World {
         if waits || (moved && self.serving(slot).is_some_and(|n| n != here)) {
             return self.hang_up_client(conn);
         }
-        if !calm && self.idle == 0 {
+        if self.plan.sends > 0 {
+            self.follow_script(device, conn);
+        } else if !calm && self.idle == 0 {
             let d = &mut self.devices[device as usize];
             let user = d.user;
             if self.plan.tokens > 0 && d.rng.chance(self.plan.tokens as u32) {
@@ -232,7 +239,8 @@ impl World {
         if d.life != life || d.state != State::Off {
             return;
         }
-        let (slot, listens, astray) = (d.slot, d.listens, d.rng.chance(80) && self.quiet.began == 0);
+        let (slot, listens, astray) =
+            (d.slot, d.listens, d.rng.chance(80) && self.quiet.began == 0 && self.plan.sends == 0);
         let node = match listens {
             Some(n) => Some(n),
             None if astray => Some(self.rng.clients.index(self.nodes.len())),
@@ -266,6 +274,7 @@ impl World {
         let device = self.conns[conn as usize].device;
         let mut out = BytesMut::new();
         for frame in frames {
+            self.hear(conn, &frame);
             match frame {
                 Frame::ConnAck(ack) => self.connected(device, conn, &ack),
                 Frame::SendAck(ack) => self.answered_send(device, conn, &ack),

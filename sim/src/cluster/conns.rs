@@ -1,5 +1,6 @@
 //! Connections between clients and shards: bytes up and frames down, each first in first out.
 
+use super::shell::Order;
 use super::world::{Event, World};
 use crate::client::session::Session;
 use crate::clock::{MS, US};
@@ -95,6 +96,13 @@ impl World {
     }
 
     pub(super) fn up(&mut self, ix: u32, item: Up) {
+        if let Some(shell) = &mut self.shell {
+            return match item {
+                Up::Open => shell.orders.push_back(Order::Open(ix)),
+                Up::Bytes(bytes, sends) => shell.leaves(ix, bytes, sends),
+                Up::Fin => shell.orders.push_back(Order::HangUp(ix)),
+            };
+        }
         if !self.has_process(ix) {
             return;
         }
@@ -129,6 +137,9 @@ impl World {
 
     /// The server wrote; credit comes back when the kernel took the bytes.
     pub(super) fn frames_leave(&mut self, conn: u32, frames: Vec<Frame>, bytes: u32) {
+        if let Some(shell) = &mut self.shell {
+            return shell.wrote(conn, frames);
+        }
         let after = self.rng.clients.below(100 * US);
         self.later(after, Event::Drained { conn, bytes });
         if self.conns[conn as usize].client_open {
@@ -144,7 +155,7 @@ impl World {
         }
     }
 
-    pub(super) fn down(&mut self, conn: u32, item: Down) {
+    pub fn down(&mut self, conn: u32, item: Down) {
         if !self.conns[conn as usize].client_open {
             return;
         }
@@ -157,7 +168,7 @@ impl World {
         }
     }
 
-    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
+    pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
         let ix = conn.0 as u32;
         let Some(c) = self.conns.get_mut(ix as usize) else {
             return self.violation("CONN", format!("Close for connection {conn}, which never was"));
@@ -165,6 +176,9 @@ impl World {
         c.closing = true;
         self.visible.num(conn.0 << 8 | reason as u64);
         self.happened(Happened::CloseOut { link: ix, reason });
+        if self.shell.is_some() {
+            return;
+        }
         let after = self.rng.clients.below(2 * MS);
         self.later(after, Event::ServerClose { conn: ix });
     }

@@ -1,6 +1,7 @@
 //! How episodes begin and end. Disks keep what they synced, so that any number of processes may die; in the end all are up.
 
 use super::plan::Kind;
+use super::shell::Order;
 use super::world::{Event, World};
 use crate::clock::MS;
 use wukong_core::ids::SlotId;
@@ -40,15 +41,21 @@ impl World {
             }
             Kind::OneWay => self.cut(n, x as usize, true),
             Kind::Isolate | Kind::IsolateLeader => self.isolate(n, true),
+            // A stream that is stopped delivers later.
+            Kind::Stall if self.shell.is_some() => {
+                self.cut(n, x as usize, true);
+                self.cut(x as usize, n, true);
+            }
             Kind::Stall => {
                 let wire = self.wire(n, x as usize).0;
                 self.wires[wire].stalled_until = end;
             }
+            Kind::Reset if self.order(Order::Reset(n, x as usize)) => {}
             Kind::Reset => {
                 let wire = self.wire(n, x as usize).0;
                 self.break_wire(wire, 5 * MS, true);
             }
-            Kind::SlowNet => self.slow_net = episode.numbers[0].max(1),
+            Kind::SlowNet => self.slow_down(episode.numbers[0].max(1)),
             Kind::Crash => self.take_down(n),
             Kind::CrashAfter | Kind::CrashLeader => {
                 self.nodes[n].down += 1;
@@ -59,6 +66,7 @@ impl World {
                 self.nodes[n].paused_until = end;
                 self.history.pause_max = self.history.pause_max.max(end.saturating_sub(self.now));
                 self.cover.hit("paused");
+                self.order(Order::Pause(n, end));
             }
             Kind::SlowDisk => self.nodes[n].storage.slow_by = x * MS,
             Kind::FailSync => self.nodes[n].storage.fail_next = true,
@@ -81,9 +89,13 @@ impl World {
                 self.cut(n, x, false);
                 self.cut(x, n, false);
             }
+            Kind::Stall if self.shell.is_some() => {
+                self.cut(n, x, false);
+                self.cut(x, n, false);
+            }
             Kind::OneWay => self.cut(n, x, false),
             Kind::Isolate | Kind::IsolateLeader => self.isolate(n, false),
-            Kind::SlowNet => self.slow_net = 1,
+            Kind::SlowNet => self.slow_down(1),
             Kind::Crash => self.bring_up(n),
             Kind::CrashAfter | Kind::CrashLeader => {
                 // If it has not come to it, it dies now.
@@ -104,6 +116,11 @@ impl World {
             | Kind::Storm
             | Kind::Delete => {}
         }
+    }
+
+    fn slow_down(&mut self, times: u64) {
+        self.slow_net = times;
+        self.order(Order::Latency(times));
     }
 
     fn isolate(&mut self, n: usize, on: bool) {

@@ -260,7 +260,7 @@ impl World {
     }
 
     /// What a batch is about to do to logs.
-    pub(super) fn note_batch(&mut self, n: usize, batch: &WriteBatch) {
+    pub fn note_batch(&mut self, n: usize, batch: &WriteBatch) {
         if !self.mode.oracles {
             return;
         }

@@ -4,6 +4,7 @@
 pub mod clients;
 pub mod conns;
 pub mod eras;
+pub mod external;
 pub mod fault;
 pub mod judge;
 pub mod node;
@@ -11,6 +12,8 @@ pub mod plan;
 pub mod quiet;
 pub mod rows;
 pub mod run;
+pub mod script;
+pub mod shell;
 pub mod storage;
 pub mod tap;
 pub mod tokens;
@@ -19,6 +22,9 @@ pub mod world;
 
 use wukong_core::ids::{NodeId, StoreId};
 use wukong_core::raft::config::Replica;
+
+/// Of every cluster here.
+pub const CLUSTER: u128 = 42;
 
 /// The replica that a node is, counted from 0.
 #[must_use]

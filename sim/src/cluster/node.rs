@@ -1,8 +1,9 @@
 //! A node: the shards of its process, their turns, its clock, its disk; crash and start.
 
+use super::shell::{Order, Standing};
 use super::storage::{LAZY, Storage};
 use super::world::{Event, World};
-use super::{node_of, replica};
+use super::{CLUSTER, node_of, replica};
 use crate::clock::{Clock, MS, US};
 use crate::rng::Rng;
 use crate::world::process::{Seat, conn_of, gated};
@@ -24,7 +25,10 @@ pub struct Node {
     pub alive: bool,
     /// Counts starts; the incarnation.
     pub life: u64,
+    /// Its shards; none when a shell runs them.
     pub seats: Vec<Seat<Shard>>,
+    /// What a shell told of its shards.
+    pub standing: Standing,
     pub clock: Clock,
     pub storage: Storage,
     pub paused_until: u64,
@@ -46,6 +50,7 @@ impl Node {
             alive: false,
             life: 0,
             seats: Vec::new(),
+            standing: Standing::default(),
             clock: Clock::new(drift),
             storage: Storage::default(),
             paused_until: 0,
@@ -61,7 +66,8 @@ impl Node {
     #[must_use]
     pub fn serves(&self, slot: SlotId, shards: u8) -> bool {
         let seat = self.seats.get(usize::from(shard_of(slot, shards).0));
-        self.alive && seat.is_some_and(|s| s.machine.view().slot_served(slot) == Some(true))
+        let told = || self.standing.serves(slot);
+        self.alive && seat.map_or_else(told, |s| s.machine.view().slot_served(slot) == Some(true))
     }
 
     /// The generation of a channel that is in memory.
@@ -73,8 +79,11 @@ impl Node {
     /// (committed seq, distributed seq, whether it leads) of a channel that is in memory.
     #[must_use]
     pub fn channel(&self, key: &ChannelKey, shard: ShardId) -> Option<(u64, u64, bool)> {
-        let view = self.seats.get(usize::from(shard.0)).filter(|_| self.alive)?.machine.view();
-        view.channel(key).map(|(hw, distributed)| (hw, distributed, view.channel_led(key)))
+        let Some(seat) = self.seats.get(usize::from(shard.0)) else {
+            return self.standing.channel(key).filter(|_| self.alive);
+        };
+        let view = seat.machine.view();
+        view.channel(key).filter(|_| self.alive).map(|(hw, distributed)| (hw, distributed, view.channel_led(key)))
     }
 }
 
@@ -91,6 +100,10 @@ impl World {
         node.exits = false;
         node.clock.restart(self.now);
         node.storage.restart();
+        if self.order(Order::Start(n)) {
+            return;
+        }
+        let node = &self.nodes[n];
         let (life, now) = (node.life, node.clock.now(self.now));
         let shards = self.plan.shards as u8;
         let boot = Boot { store: replica(n).store, incarnation: Incarnation(life) };
@@ -113,14 +126,16 @@ impl World {
         self.dial_all(n);
     }
 
-    fn shard_config(&self, n: usize, shard: u8) -> ShardConfig {
+    /// What a shard of a node is told at its start.
+    #[must_use]
+    pub fn shard_config(&self, n: usize, shard: u8) -> ShardConfig {
         let mut config = ShardConfig {
             node: replica(n).node,
             shard: ShardId(shard),
             shards: self.plan.shards as u8,
             slots: self.plan.slots as u16,
             replicas: (0..self.nodes.len()).map(replica).collect(),
-            cluster: 42,
+            cluster: CLUSTER,
             hash_salt: self.mode.hash,
             audit_every: AUDIT_EVERY,
             audit_soon: AUDIT_SOON,
@@ -144,6 +159,10 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, n: usize, shard: u8, input: Input) {
+        if let (Some(shell), Input::Call { call, request }) = (&mut self.shell, &input) {
+            let (call, request) = (*call, request.clone());
+            return shell.orders.push_back(Order::Call { node: n, shard, call, request });
+        }
         if let Some(seat) = self.nodes[n].seats.get_mut(usize::from(shard)) {
             seat.inbox.push_back(input);
             self.poke(n, shard);
@@ -236,12 +255,8 @@ impl World {
             if !self.nodes[n].alive || self.nodes[n].life != life {
                 return;
             }
-            if let Some(left) = self.nodes[n].fuse {
-                if left == 0 {
-                    self.cover.hit("crash mid drain");
-                    return self.crash(n);
-                }
-                self.nodes[n].fuse = Some(left - 1);
+            if self.burn(n) {
+                return;
             }
         }
         if self.nodes[n].seats[ix].machine.view().halted() && !self.nodes[n].exits {
@@ -255,6 +270,25 @@ impl World {
             self.poke(n, shard);
         }
         self.set_alarm(n, shard);
+    }
+
+    /// An output was carried out; true when the process dies after it.
+    pub fn burn(&mut self, n: usize) -> bool {
+        let Some(left) = self.nodes[n].fuse else { return false };
+        if left == 0 {
+            self.cover.hit("crash mid drain");
+            self.crash(n);
+            return true;
+        }
+        self.nodes[n].fuse = Some(left - 1);
+        false
+    }
+
+    /// The process ends of itself, and is started again.
+    pub fn exit(&mut self, n: usize) {
+        self.crash(n);
+        let after = self.rng.fault.between(50 * MS, 800 * MS);
+        self.later(after, Event::Boot { node: n });
     }
 
     fn set_alarm(&mut self, n: usize, shard: u8) {
@@ -296,7 +330,7 @@ impl World {
         }
     }
 
-    fn noted(&mut self, n: usize, note: &Note) {
+    pub fn noted(&mut self, n: usize, note: &Note) {
         match note {
             Note::RaftAlarm { slot, alarm } if *alarm != Alarm::LostAck => {
                 self.violation("alarm", format!("n{n} slot {}: {alarm:?}", slot.0));
@@ -314,13 +348,14 @@ impl World {
     }
 
     /// The process dies. Of the batches that are not synced a prefix survives.
-    pub(super) fn crash(&mut self, n: usize) {
+    pub fn crash(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         if !node.alive {
             return;
         }
         node.alive = false;
         node.fuse = None;
+        node.standing = Standing::default();
         let disk = &mut node.storage.disk;
         let (synced, written) = (disk.synced(), disk.written());
         let kept = self.rng.disk.between(synced, written);
@@ -334,6 +369,7 @@ impl World {
         }
         self.say(&format_args!("n{n} dies; batches {synced}..{written}, kept {kept}"));
         self.note_crash(n);
+        self.order(Order::Kill(n));
         let seats = std::mem::take(&mut self.nodes[n].seats);
         for seat in &seats {
             self.gather(seat.machine.view().counters(), seat.machine.view().link_counters());

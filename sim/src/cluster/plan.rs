@@ -149,6 +149,10 @@ plan! {
     log,
     /// Length of the part with faults, ms.
     lasts,
+    /// Messages that each user sends, by a script that no timing changes; 0: it talks until the faults are over.
+    sends,
+    /// 1: in its script a user speaks when the other one has spoken, so that the order of a channel is determined.
+    turns,
 }
 
 /// Families of faults; a run has about half of them.
@@ -175,6 +179,8 @@ impl Plan {
             tokens: *rng.pick(&[0, 100, 500]),
             log: *rng.pick(&[0, 3, 10]),
             lasts,
+            sends: 0,
+            turns: 0,
             episodes: Vec::new(),
         };
         let some: Vec<u64> = (0..FAMILIES).filter(|_| rng.chance(500)).collect();

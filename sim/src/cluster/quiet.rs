@@ -18,6 +18,8 @@ const LIVE: u64 = 20 * SEC;
 const ALIKE: u64 = 60 * SEC + 3 * AUDIT_EVERY.as_secs() * SEC;
 /// A client that got no answer tries again after 12 s, and a SEND may be owed for 10 s.
 const ANSWERED: u64 = 60 * SEC;
+/// Users come to the end of their scripts within this, behind the part with faults.
+const SCRIPTS: u64 = 120 * SEC;
 /// Within this, replicas are equal.
 const EQUAL: u64 = 20 * SEC;
 
@@ -25,27 +27,105 @@ const EQUAL: u64 = 20 * SEC;
 const ORACLES: [&str; 11] =
     ["durable", "log", "once", "idempotent", "ids", "acks", "refusal", "echo", "order", "view", "window"];
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    /// The end of the users' scripts.
+    #[default]
+    Scripts,
+    /// Nothing is sent any more but what is owed: whoever lacks something gets it though nobody says a word.
+    Alike,
+    Probes,
+    Answers,
+    Equality,
+    /// The same of the slots' machines.
+    Slots,
+    /// Answers to the calls from this one on.
+    Reads(usize),
+    Silence,
+    Over,
+}
+
 /// Where the end phase is.
 #[derive(Clone, Debug, Default)]
 pub struct Quiet {
     /// When faults ended; 0: not yet.
     pub began: u64,
     probes: BTreeMap<IntentIx, ChannelIx>,
+    step: Step,
+    /// When the step has to be over.
+    end: u64,
 }
 
 impl World {
     /// Heals everything and waits for what must follow.
     pub fn come_together(&mut self) {
-        self.heal();
-        // Nothing is sent any more but what is owed: whoever lacks something gets it though nobody says a word.
-        self.until(ALIKE, "anti-entropy", Self::unequal);
-        self.probe();
-        self.until(LIVE, "liveness", Self::unprobed);
-        self.until(ANSWERED, "liveness", Self::unanswered);
-        self.until(EQUAL, "convergence", Self::unequal);
-        self.until(EQUAL, "convergence", Self::slot_differs);
-        self.until(0, "token", Self::wrong_token);
-        let reads = self.history.calls.len();
+        while let Some(until) = self.settle() {
+            self.run_to(until);
+        }
+    }
+
+    /// Does what is due of the end phase. Until when the world has to run before the next call; none when all is judged.
+    pub fn settle(&mut self) -> Option<u64> {
+        if self.quiet.end == 0 {
+            self.quiet.end = self.now + SCRIPTS;
+        }
+        while self.violations.is_empty() {
+            let (name, open) = match self.quiet.step {
+                Step::Scripts => ("liveness", self.unsaid()),
+                Step::Alike => ("anti-entropy", self.unequal()),
+                Step::Probes => ("liveness", self.unprobed()),
+                Step::Answers => ("liveness", self.unanswered()),
+                Step::Equality => ("convergence", self.unequal()),
+                Step::Slots => ("convergence", self.slot_differs().or_else(|| self.wrong_token())),
+                Step::Reads(first) => ("reads", self.unread(first)),
+                Step::Silence => ("", (self.now < self.quiet.end).then(String::new)),
+                Step::Over => return None,
+            };
+            match open {
+                Some(_) if self.quiet.step == Step::Silence => return Some(self.quiet.end),
+                Some(why) if self.now >= self.quiet.end => self.violation(name, why),
+                Some(_) => return Some(self.now + 100 * MS),
+                None => self.next_step(),
+            }
+        }
+        None
+    }
+
+    fn enter_step(&mut self, step: Step, within: u64) {
+        let grace = self.shell.as_ref().map_or(0, |s| s.grace);
+        self.quiet.step = step;
+        self.quiet.end = self.now + within + if step == Step::Silence { 0 } else { grace };
+    }
+
+    fn next_step(&mut self) {
+        match self.quiet.step {
+            Step::Over => {}
+            Step::Scripts => {
+                self.heal();
+                self.enter_step(Step::Alike, ALIKE);
+            }
+            Step::Alike => {
+                self.probe();
+                self.enter_step(Step::Probes, LIVE);
+            }
+            Step::Probes => self.enter_step(Step::Answers, ANSWERED),
+            Step::Answers => self.enter_step(Step::Equality, EQUAL),
+            Step::Equality => self.enter_step(Step::Slots, EQUAL),
+            Step::Slots => {
+                let first = self.history.calls.len();
+                self.read_all();
+                self.enter_step(Step::Reads(first), 5 * SEC);
+            }
+            Step::Reads(_) => self.enter_step(Step::Silence, 4 * SEC),
+            Step::Silence => {
+                self.quiet.step = Step::Over;
+                self.judge_end();
+            }
+        }
+    }
+
+    fn read_all(&mut self) {
         for channel in self.channels() {
             for user in self.history.channels[channel as usize].users {
                 if !self.exempt(channel) {
@@ -53,11 +133,14 @@ impl World {
                 }
             }
         }
-        self.until(5 * SEC, "reads", move |w| {
-            let open = w.history.calls[reads..].iter().any(|c| c.ended.is_none());
-            open.then(|| "a read was not answered".to_owned())
-        });
-        self.run_on(4 * SEC);
+    }
+
+    fn unread(&mut self, first: usize) -> Option<String> {
+        let open = self.history.calls[first..].iter().any(|c| c.ended.is_none());
+        open.then(|| "a read was not answered".to_owned())
+    }
+
+    fn judge_end(&mut self) {
         for n in 0..self.nodes.len() {
             self.check_rows(n);
             self.check_nothing_left(n);
@@ -69,23 +152,6 @@ impl World {
             counters.iter().for_each(|(c, l)| self.gather(c, l));
         }
         self.judge_history();
-    }
-
-    fn run_on(&mut self, ns: u64) {
-        if self.violations.is_empty() {
-            self.run_to(self.now + ns);
-        }
-    }
-
-    fn until(&mut self, within: u64, name: &'static str, open: impl Fn(&mut Self) -> Option<String>) {
-        let end = self.now + within;
-        while self.violations.is_empty() {
-            let Some(why) = open(self) else { return };
-            if self.now >= end {
-                return self.violation(name, why);
-            }
-            self.run_to(self.now + 100 * MS);
-        }
     }
 
     fn heal(&mut self) {
@@ -108,8 +174,7 @@ impl World {
         }
         for channel in self.channels() {
             let user = self.history.channels[channel as usize].users[0];
-            let device = self.devices.iter().position(|d| d.user == user && d.listens.is_none());
-            let device = device.expect("each user has one that sends") as u32;
+            let device = self.sender_of(user);
             let intent = self.intend(device, channel);
             self.quiet.probes.insert(intent, channel);
             match self.devices[device as usize].state {
@@ -139,6 +204,12 @@ impl World {
         let open: Vec<ChannelIx> = self.quiet.probes.values().copied().collect();
         let open: Vec<ChannelIx> = open.into_iter().filter(|c| !self.exempt(*c)).collect();
         (!open.is_empty()).then(|| format!("{} takes no message", self.history.show_channel(open[0])))
+    }
+
+    fn unsaid(&mut self) -> Option<String> {
+        let d = self.devices.iter().find(|d| !d.script.is_empty())?;
+        let user = &self.history.users[d.user as usize];
+        Some(format!("{user} has not come to the end of its script: {:?} is next", d.script.front()))
     }
 
     fn unanswered(&mut self) -> Option<String> {
@@ -203,13 +274,18 @@ impl World {
         log_of(&self.nodes[n].storage.disk, &self.history, self.plan.slots as u16, channel).unwrap_or_default()
     }
 
+    /// What is committed of each channel, as the disks hold it.
+    #[must_use]
+    pub fn logs(&self) -> Vec<Vec<Record>> {
+        (0..self.history.channels.len() as ChannelIx).map(|era| self.log_of_era(era)).collect()
+    }
+
     fn judge_history(&mut self) {
         if !self.mode.oracles || !self.violations.is_empty() {
             return;
         }
         self.judge_eras();
-        let logs: Vec<Vec<Record>> =
-            (0..self.history.channels.len() as ChannelIx).map(|era| self.log_of_era(era)).collect();
+        let logs = self.logs();
         for (name, check) in oracle::ALL.iter().filter(|(name, _)| ORACLES.contains(name)) {
             match check(&self.history, &logs) {
                 Ok(judged) => {

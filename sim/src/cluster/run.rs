@@ -1,5 +1,6 @@
 //! One run of a plan, from its start to the judgement.
 
+use super::external::External;
 use super::plan::Plan;
 use super::world::{Mode, World};
 use crate::clock::MS;
@@ -20,6 +21,7 @@ pub struct Outcome {
     pub visible: u64,
     pub judged: u64,
     pub cover: Cover,
+    pub external: External,
 }
 
 /// Runs a plan; a panic of the core is a violation.
@@ -31,20 +33,29 @@ pub fn run(plan: &Plan, mode: Mode) -> Outcome {
         if world.violations.is_empty() {
             world.come_together();
         }
-        Outcome {
-            handled: world.handled,
-            acked: world.truth.stored.len() as u64,
-            simulated: world.now,
-            trace: world.trace.value(),
-            visible: world.visible.value(),
-            judged: world.truth.judged,
-            cover: world.cover,
-            violations: world.violations,
-        }
+        world.outcome()
     });
     catch_unwind(run).unwrap_or_else(|why| {
         let text = why.downcast_ref::<String>().map(String::as_str).or_else(|| why.downcast_ref::<&str>().copied());
         let what = text.unwrap_or("a panic without a message").to_owned();
         Outcome { violations: vec![Violation { at: 0, invariant: "PANIC", what }], ..Outcome::default() }
     })
+}
+
+impl World {
+    /// What came of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome {
+            handled: self.handled,
+            acked: self.truth.stored.len() as u64,
+            simulated: self.now,
+            trace: self.trace.value(),
+            visible: self.visible.value(),
+            judged: self.truth.judged,
+            external: External::of(self),
+            cover: self.cover.clone(),
+            violations: self.violations.clone(),
+        }
+    }
 }

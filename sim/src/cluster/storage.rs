@@ -74,20 +74,32 @@ impl World {
         self.later(after, Event::SyncDone { node: n, life });
     }
 
-    pub(super) fn sync_done(&mut self, n: usize) {
+    /// Makes everything up to that batch durable, unless an episode has it fail: then nothing is written any more.
+    ///
+    /// # Errors
+    /// The sync failed, now or before.
+    pub fn sync(&mut self, n: usize, number: u64) -> Result<(), StoreFault> {
         let s = &mut self.nodes[n].storage;
-        let Some(tokens) = s.syncing.take() else { return };
         if std::mem::take(&mut s.fail_next) {
             s.failed = true;
             self.cover.hit("sync failed");
+        }
+        if s.failed {
+            return Err(StoreFault::Io);
+        }
+        s.disk.sync(number);
+        Ok(())
+    }
+
+    pub(super) fn sync_done(&mut self, n: usize) {
+        let s = &mut self.nodes[n].storage;
+        let Some(tokens) = s.syncing.take() else { return };
+        if let Err(fault) = self.sync(n, tokens.last().map_or(0, |t| t.number)) {
             let waiting = std::mem::take(&mut self.nodes[n].storage.queue);
             for t in tokens.iter().chain(&waiting) {
-                self.persisted(n, t.shard, t.op, Err(StoreFault::Io));
+                self.persisted(n, t.shard, t.op, Err(fault));
             }
             return;
-        }
-        if let Some(last) = tokens.last() {
-            s.disk.sync(last.number);
         }
         if tokens.len() > 1 {
             self.cover.hit("batches merged");
@@ -122,7 +134,8 @@ impl World {
         self.arrive(n, shard, Input::Completed { op, completion });
     }
 
-    fn read(&mut self, n: usize, load: &Load) -> Completion {
+    /// The answer to a load, faults of this disk included.
+    pub fn read(&mut self, n: usize, load: &Load) -> Completion {
         let per = self.nodes[n].storage.read_faults;
         let disk = &self.nodes[n].storage.disk;
         // Keys that memory does not know are asked of what is synced, or of more.

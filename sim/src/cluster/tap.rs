@@ -12,7 +12,7 @@ use wukong_core::store::Record;
 use wukong_proto::{ConnAck, Frame, ReasonCode, Recv, SendAck, decode_one};
 
 impl World {
-    pub(super) fn write(&mut self, conn: ConnId, frames: &Frames) {
+    pub fn write(&mut self, conn: ConnId, frames: &Frames) {
         let link = conn.0 as LinkIx;
         if self.conns.get(link as usize).is_none_or(|c| c.closing) {
             return self.violation("CONN", format!("Write for connection {conn}, which is not open"));
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// An API call was answered.
-    pub(super) fn answered(&mut self, call: CallId, answer: ApiAnswer) {
+    pub fn answered(&mut self, call: CallId, answer: ApiAnswer) {
         if self.token_answered(call, &answer) {
             return;
         }

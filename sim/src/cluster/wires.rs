@@ -2,6 +2,7 @@
 //! ends takes along what is under way; both ends hear of it, each at its own time, and then of the next one.
 
 use super::replica;
+use super::shell::Order;
 use super::world::{Event, World};
 use crate::clock::MS;
 use bytes::Bytes;
@@ -204,14 +205,19 @@ impl World {
         let w = &mut self.wires[wire];
         if on {
             w.cut[side] += 1;
+            if self.order(Order::Cut { from: a, to: b, on }) {
+                return;
+            }
+            let w = &self.wires[wire];
             let session = w.session;
             let after = self.rng.net.between(50 * MS, 3_000 * MS);
             return self.later(after, Event::Doubt { wire, session });
         }
         w.cut[side] = w.cut[side].saturating_sub(1);
-        if w.cut[side] > 0 {
+        if w.cut[side] > 0 || self.order(Order::Cut { from: a, to: b, on }) {
             return;
         }
+        let w = &self.wires[wire];
         if w.up {
             self.cover.hit("cut unnoticed");
             while let Some(parcel) = self.wires[wire].held[side].pop_front() {

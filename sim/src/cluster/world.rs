@@ -2,10 +2,12 @@
 
 use super::clients::Device;
 use super::conns::{Conn, Down, Up};
+use super::external::Heard;
 use super::judge::Truth;
 use super::node::Node;
 use super::plan::Plan;
 use super::quiet::Quiet;
+use super::shell::Shell;
 use super::tokens::Tokens;
 use super::wires::{Parcel, Wire};
 use crate::client::session::KeyPair;
@@ -160,6 +162,8 @@ pub struct World {
     pub heap: Heap<Event>,
     pub rng: Rngs,
     pub nodes: Vec<Node>,
+    /// None: the heap runs the shards.
+    pub shell: Option<Shell>,
     pub wires: Vec<Wire>,
     /// Latency between nodes is this many times higher.
     pub slow_net: u64,
@@ -179,6 +183,10 @@ pub struct World {
     /// Only what clients see.
     pub visible: Trace,
     pub violations: Vec<Violation>,
+    /// What clients read, as [`External`](super::external::External) wants it.
+    pub heard: Vec<(u32, Heard)>,
+    /// Everybody was connected once: scripts begin.
+    pub assembled: bool,
     /// Inputs handled by shards.
     pub handled: u64,
     /// When a second began, and how many had been handled by then.
@@ -188,6 +196,12 @@ pub struct World {
 impl World {
     #[must_use]
     pub fn new(plan: Plan, mode: Mode) -> Self {
+        Self::with(plan, mode, None)
+    }
+
+    /// With a shell that runs the shards, if there is one.
+    #[must_use]
+    pub fn with(plan: Plan, mode: Mode, shell: Option<Shell>) -> Self {
         let fork = |name| Rng::fork(plan.seed, name, 0);
         let mut key = fork("client keys");
         let mut drift = fork("drift");
@@ -206,6 +220,7 @@ impl World {
             },
             nodes: (0..n).map(|_| Node::new(drift.between(0, 2 * most) as i64 - most as i64)).collect(),
             wires: pairs.collect(),
+            shell,
             slow_net: 1,
             conns: Vec::new(),
             devices: Vec::new(),
@@ -220,6 +235,8 @@ impl World {
             trace: Trace::default(),
             visible: Trace::default(),
             violations: Vec::new(),
+            heard: Vec::new(),
+            assembled: false,
             handled: 0,
             pace: (0, 0),
             mode,
@@ -298,11 +315,7 @@ impl World {
             Event::LoadDone { node, shard, op, load, .. } => self.load_done(node, shard, op, &load),
             Event::SyncDone { node, .. } => self.sync_done(node),
             Event::LazySync { node, .. } => self.lazy_sync(node),
-            Event::Exit { node, .. } => {
-                self.crash(node);
-                let after = self.rng.fault.between(50 * MS, 800 * MS);
-                self.later(after, Event::Boot { node });
-            }
+            Event::Exit { node, .. } => self.exit(node),
             Event::Boot { node } => self.boot(node),
             Event::Dial { wire } => self.dial(wire),
             Event::LinkUp { wire, session, side } => self.link_up(wire, session, side),

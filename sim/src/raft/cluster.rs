@@ -11,6 +11,7 @@ use super::slot::SlotState;
 use super::{GroupNo, MS, NodeNo, SLOT, node_of};
 use crate::hash::Trace;
 use crate::heap::Heap;
+use crate::history::Violation;
 use crate::rng::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -58,14 +59,6 @@ pub enum Event {
     End(u32),
     Ping { node: u16, life: u32 },
     Check,
-}
-
-/// A broken rule.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    pub at: u64,
-    pub invariant: &'static str,
-    pub what: String,
 }
 
 /// How to run a plan.

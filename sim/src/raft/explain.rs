@@ -1,10 +1,11 @@
 //! Why a check failed: the facts that led there, walked backwards (`record.rs` keeps them).
 
-use super::cluster::{Cluster, Mode, Violation};
+use super::cluster::{Cluster, Mode};
 use super::plan::Plan;
 use super::record::{Deed, Fact, FactId, Recorder, Why};
 use super::text::{kind_text, touches};
 use super::{GroupNo, MS, NodeNo, SLOT};
+use crate::history::Violation;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt::Write;

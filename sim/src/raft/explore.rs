@@ -1,8 +1,9 @@
 //! Other futures of one state: the cluster is cloned at an event, and each copy goes on with other draws and other faults.
 
 use super::MS;
-use super::cluster::{Cluster, Mode, Violation};
+use super::cluster::{Cluster, Mode};
 use super::plan::Plan;
+use crate::history::Violation;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A future that failed.

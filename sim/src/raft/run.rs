@@ -1,9 +1,10 @@
 //! One run of a plan, from its start to the judgement.
 
 use super::MS;
-use super::cluster::{Cluster, Mode, Violation};
+use super::cluster::{Cluster, Mode};
 use super::cover::Cover;
 use super::plan::Plan;
+use crate::history::Violation;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wukong_core::raft::core::Output;
 use wukong_core::raft::message::{Item, Message};

@@ -2,11 +2,12 @@
 //! arrive, writes complete, timers fire and processes die. All oracles that look at a state look at each. A message that never
 //! arrives is lost; time passes only where a timer fires.
 
-use super::cluster::{Cluster, Control, Event, Mode, Violation};
+use super::cluster::{Cluster, Control, Event, Mode};
 use super::cover::Cover;
 use super::plan::Plan;
 use super::{GroupNo, NodeNo, SLOT, replica};
 use crate::hash::Trace;
+use crate::history::Violation;
 use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;

@@ -4,10 +4,13 @@
 
 mod chat;
 mod check;
+pub mod compare;
 mod counter;
 mod node;
 pub mod plan;
 pub mod runs;
+mod stage;
 mod store;
 mod tape;
+mod watch;
 mod world;

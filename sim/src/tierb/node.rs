@@ -2,17 +2,19 @@
 
 use super::counter::Counter;
 use super::plan::{Bug, Drives};
-use super::store::{Drive, Storage, lock};
+use super::stage::Shelf;
+use super::store::{Drive, Medium, Storage, lock};
 use super::tape::{Place, Taped};
+use super::watch::Watched;
 use super::world::World;
+use crate::cluster::{CLUSTER, replica};
 use crate::rng::Rng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use wukong_core::ids::{Incarnation, NodeId, ShardId, StoreId};
-use wukong_core::raft::config::Replica;
+use wukong_core::ids::{Incarnation, NodeId, ShardId};
 use wukong_core::rng::Seed;
 use wukong_core::{Boot, Shard, ShardConfig};
 use wukong_runtime::clock::Clock;
@@ -20,12 +22,11 @@ use wukong_runtime::peers::{self, Local, PeerLimits, Peers, PeersConfig};
 use wukong_runtime::reactor::inbox::Inbox;
 use wukong_runtime::reactor::listen::Acceptor;
 use wukong_runtime::reactor::machine::{Machine, MachineState};
-use wukong_runtime::reactor::{Parts, Reactor};
+use wukong_runtime::reactor::{HaltHook, Parts, Reactor};
 
 const TCP: u16 = 5100;
 const WEBSOCKET: u16 = 5200;
 const PEERS: u16 = 11110;
-const CLUSTER: u128 = 1;
 const SOCKETS_MAX: usize = 1_000;
 
 /// A machine of the world, with its disk.
@@ -68,12 +69,20 @@ impl Site {
 /// A process: starts, and never ends of itself.
 pub async fn run(world: Arc<World>, index: usize) {
     let site = &world.sites[index];
-    let life = site.drive.incarnation.fetch_add(1, Ordering::Relaxed) + 1;
+    let life = match &world.stage {
+        Some(stage) => stage.with(|w| w.nodes[index].life),
+        None => site.drive.incarnation.load(Ordering::Relaxed) + 1,
+    };
+    site.drive.incarnation.store(life, Ordering::Relaxed);
     world.tape.say(format_args!("n{}.{life} starts", site.id));
     let fork = |name: &str| Rng::fork(world.plan.seed, name, u64::from(site.id) << 32 | life);
     let mut secrets = fork("secrets");
     let inboxes: Vec<Arc<Inbox>> = (0..site.shards).map(|_| Arc::default()).collect();
-    let storage = Storage::new(site.drive.clone(), inboxes.clone(), fork("disk"), world.plan.bug);
+    let medium: Arc<dyn Medium> = match world.stage.clone() {
+        Some(stage) => Arc::new(Shelf { stage, node: index, life }),
+        None => site.drive.clone(),
+    };
+    let storage = Storage::new(medium, inboxes.clone(), fork("disk"), world.plan.bug);
     tokio::spawn(storage.clone().run());
 
     let (stop, stopped) = watch::channel(false);
@@ -94,7 +103,7 @@ pub async fn run(world: Arc<World>, index: usize) {
         let websocket = Acceptor::new(TcpListener::bind(web).await.expect("the port is free"));
         let (state, receiver) = watch::channel(MachineState::default());
         states.push(receiver);
-        let tape = world.tape.clone();
+        let on_halt = halt_hook(&world, index);
         let parts = Parts {
             shard,
             machine: (),
@@ -106,26 +115,24 @@ pub async fn run(world: Arc<World>, index: usize) {
             sockets_max: SOCKETS_MAX,
             peers: peers.clone(),
             state,
-            on_halt: Arc::new(move |shard, fault| {
-                tape.violation(format!("HALT shard {shard}: {fault}"));
-                panic!("shard {shard} halted: {fault}");
-            }),
+            on_halt,
         };
         match world.plan.drives {
             Drives::Shard => {
                 let seed = Seed { keys: secrets.bytes32(), jitter: secrets.bytes32() };
-                let config = ShardConfig {
-                    node: NodeId(site.id),
-                    shard,
-                    shards: site.shards,
-                    slots: world.plan.slots,
-                    replicas: world.replicas(),
-                    cluster: CLUSTER,
-                    ..ShardConfig::default()
+                let config = match &world.stage {
+                    Some(stage) => stage.with(|w| w.shard_config(index, shard.0)),
+                    None => world.shard_config(index, shard),
                 };
-                let boot = Boot { store: store_of(site.id), incarnation: Incarnation(life) };
+                let boot = Boot { store: replica(index).store, incarnation: Incarnation(life) };
                 let machine = Shard::new(config, boot, seed, clock.now()).expect("the configuration is possible");
-                spawn(&world, place, parts, machine);
+                match world.stage.clone() {
+                    Some(stage) => {
+                        let machine = Watched::new(machine, stage, index, life, shard, world.plan.bug);
+                        spawn(&world, place, parts, machine);
+                    }
+                    None => spawn(&world, place, parts, machine),
+                }
             }
             Drives::Counter => {
                 let swaps = world.plan.bug == Some(Bug::OutOfOrder);
@@ -153,14 +160,34 @@ fn spawn<M: Machine, S: wukong_runtime::reactor::machine::Store>(
 }
 
 impl World {
-    /// Who replicates what: all nodes.
-    fn replicas(&self) -> Vec<Replica> {
-        self.sites.iter().map(|s| Replica { node: NodeId(s.id), store: store_of(s.id) }).collect()
+    /// All nodes replicate everything.
+    fn shard_config(&self, index: usize, shard: ShardId) -> ShardConfig {
+        ShardConfig {
+            node: replica(index).node,
+            shard,
+            shards: self.sites[index].shards,
+            slots: self.plan.slots,
+            replicas: (0..self.sites.len()).map(replica).collect(),
+            cluster: CLUSTER,
+            ..ShardConfig::default()
+        }
     }
 }
 
-const fn store_of(node: u16) -> StoreId {
-    StoreId(0x5707 << 64 | node as u128)
+/// What a shard does that must make no further promise. In a scenario the disk may have failed: the process ends, and is
+/// started again.
+fn halt_hook(world: &Arc<World>, index: usize) -> HaltHook {
+    let world = world.clone();
+    Arc::new(move |shard, fault| match &world.stage {
+        Some(stage) => stage.with(|w| {
+            w.cover.hit("halted");
+            w.exit(index);
+        }),
+        None => {
+            world.tape.violation(format!("HALT shard {shard}: {fault}"));
+            panic!("shard {shard} halted: {fault}");
+        }
+    })
 }
 
 fn peers_config(world: &World, index: usize, life: u64, seed: [u8; 32]) -> PeersConfig {
@@ -170,7 +197,7 @@ fn peers_config(world: &World, index: usize, life: u64, seed: [u8; 32]) -> Peers
         local: Local {
             cluster: CLUSTER,
             node: NodeId(site.id),
-            store: store_of(site.id),
+            store: replica(index).store,
             incarnation: Incarnation(life),
             shards: site.shards,
         },

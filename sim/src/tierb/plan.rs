@@ -1,5 +1,6 @@
 //! What a run is made of, drawn from its seed.
 
+use crate::cluster;
 use crate::rng::Rng;
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ pub enum Bug {
     CompleteBeforeSync,
     /// A counter sends the second of two frames first.
     OutOfOrder,
+    /// In a scenario: now and then the shell loses what a shard writes to a client.
+    LoseWrite,
+    /// In a scenario: now and then a SEND is refused although it is stored.
+    RefuseStored,
 }
 
 /// Nodes count from 0.
@@ -69,6 +74,9 @@ pub struct Plan {
     pub length: Duration,
     pub faults: Vec<Fault>,
     pub bug: Option<Bug>,
+    /// A scenario of `sim cluster`: it has its own clients, faults and oracles, and then nothing but `nodes`, `slots` and
+    /// `latency` of this plan counts.
+    pub scenario: Option<cluster::plan::Plan>,
 }
 
 impl Plan {
@@ -94,9 +102,28 @@ impl Plan {
             length: Duration::from_millis(rng.between(5_000, 30_000)),
             faults: Vec::new(),
             bug: None,
+            scenario: None,
         };
         plan.faults = plan.draw_faults(&mut rng);
         plan
+    }
+
+    /// Plays a scenario of `sim cluster`.
+    #[must_use]
+    pub fn of_scenario(scenario: cluster::plan::Plan) -> Self {
+        Self {
+            seed: scenario.seed,
+            drives: Drives::Shard,
+            nodes: vec![scenario.shards as u8; scenario.nodes as usize],
+            slots: scenario.slots as u16,
+            users: 0,
+            think: scenario.think,
+            latency: (scenario.latency / 2, scenario.latency * 3 / 2 + 1),
+            length: Duration::from_millis(scenario.lasts),
+            faults: Vec::new(),
+            bug: None,
+            scenario: Some(scenario),
+        }
     }
 
     fn draw_faults(&self, rng: &mut Rng) -> Vec<Fault> {

@@ -1,13 +1,16 @@
-//! Many seeds over a few threads, some of them twice.
+//! Many seeds over a few threads, some of them twice; and scenarios of `sim cluster`.
 
+use super::compare::{self, Compare};
 use super::plan::Plan;
 use super::world::{Outcome, drive};
-use clap::Parser;
+use crate::cli::cluster::load;
+use crate::cli::seeds::{each, keep, said};
+use crate::cluster;
+use clap::{Args, Parser, Subcommand};
 use madsim::Config;
 use madsim::runtime::Runtime;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +22,16 @@ const TWICE: u64 = 5;
 
 /// The production shell in simulated worlds: sockets, reactors, links between nodes, a disk that crashes
 #[derive(Parser)]
-struct Args {
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    sweep: Sweep,
+}
+
+#[derive(Args)]
+struct Sweep {
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     #[arg(long, default_value_t = 0)]
@@ -31,19 +43,56 @@ struct Args {
     print: Option<u64>,
 }
 
+#[derive(Args)]
+struct Run {
+    files: Vec<PathBuf>,
+    #[arg(long, default_value_t = 0)]
+    seeds: u64,
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Length of the part with faults of those from seeds
+    #[arg(long, default_value_t = 15_000)]
+    ms: u64,
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Print every event
+    #[arg(long)]
+    print: bool,
+    /// Print what was seen
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays scenarios of `sim cluster`: files, each twice, and those that it draws from seeds
+    Run(Run),
+    /// Plays scripts without faults in tier A and in tier B: clients must see the same
+    Compare(Compare),
+}
+
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    if let Some(seed) = args.print {
+    let cli = Cli::parse();
+    let good = match cli.command {
+        Some(Command::Run(what)) => play_all(&what),
+        Some(Command::Compare(what)) => compare::main(&what),
+        None => many(&cli.sweep),
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn many(what: &Sweep) -> bool {
+    if let Some(seed) = what.print {
         let plan = Plan::draw(seed);
         println!("{plan:#?}");
         let outcome = run(plan, true);
         println!("{outcome:#?}");
-        return if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return outcome.violations.is_empty();
     }
     let begin = Instant::now();
-    let total = sweep(args.from, args.seeds, args.jobs);
+    let total = sweep(what.from, what.seeds, what.jobs);
     println!("{}", total.text(begin.elapsed()));
-    if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    total.failed.is_empty()
 }
 
 /// Runs a plan in a simulation of its own. A panic in it is a violation.
@@ -62,6 +111,18 @@ pub fn run(plan: Plan, print: bool) -> Outcome {
     })
 }
 
+/// Runs a plan twice; that the traces differ is a violation.
+#[must_use]
+pub fn run_twice(plan: &Plan) -> Outcome {
+    let mut outcome = run(plan.clone(), false);
+    let again = run(plan.clone(), false);
+    if (again.trace, again.events) != (outcome.trace, outcome.events) {
+        let what = format!("TRACE two runs differ: {:016x} and {:016x}", outcome.trace, again.trace);
+        outcome.violations.push(what);
+    }
+    outcome
+}
+
 /// What a batch came to.
 #[derive(Debug, Default)]
 pub struct Total {
@@ -74,47 +135,102 @@ pub struct Total {
 /// Runs seeds `from..from + seeds`, and says each violation at once.
 #[must_use]
 pub fn sweep(from: u64, seeds: u64, jobs: usize) -> Total {
-    let (next, total) = (AtomicU64::new(from), Mutex::new(Total::default()));
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds {
-                        return;
-                    }
-                    one(seed, &total);
-                }
-            });
+    let mut total = Total::default();
+    let one = |seed| if is_twice(seed) { run_twice(&Plan::draw(seed)) } else { run(Plan::draw(seed), false) };
+    each(from..from + seeds, jobs, one, |seed, outcome| {
+        if !outcome.violations.is_empty() {
+            say_failed(&format!("seed {seed}"), &outcome);
+            println!("  again, with every event: tierb --print {seed}");
         }
+        total.add(seed, outcome);
+        if total.seeds.is_multiple_of(SAID_EVERY) {
+            println!("{} seeds", total.seeds);
+        }
+        true
     });
-    total.into_inner().unwrap_or_default()
+    total
 }
 
-fn one(seed: u64, total: &Mutex<Total>) {
-    let mut outcome = run(Plan::draw(seed), false);
-    let twice = seed % 100 < TWICE;
-    if twice {
-        let again = run(Plan::draw(seed), false);
-        if (again.trace, again.events) != (outcome.trace, outcome.events) {
-            let what = format!("TRACE two runs differ: {:016x} and {:016x}", outcome.trace, again.trace);
-            outcome.violations.push(what);
+const fn is_twice(seed: u64) -> bool {
+    seed % 100 < TWICE
+}
+
+/// The first violations.
+pub(super) fn say_failed(whose: &str, outcome: &Outcome) {
+    for violation in outcome.violations.iter().take(5) {
+        println!("FAILED {whose}: {}", violation.chars().take(600).collect::<String>());
+    }
+}
+
+/// Plays the scenario of a file twice.
+///
+/// # Errors
+/// It cannot be read.
+pub fn play(file: &Path) -> Result<Outcome, String> {
+    Ok(run_twice(&Plan::of_scenario(load(file)?)))
+}
+
+fn play_all(what: &Run) -> bool {
+    if what.files.is_empty() && what.seeds == 0 {
+        return said("name scenario files, or --seeds");
+    }
+    // One at a time, or the events of several would mix.
+    let jobs = if what.print { 1 } else { what.jobs };
+    play_files(what, jobs) & play_seeds(what, jobs)
+}
+
+fn play_files(what: &Run, jobs: usize) -> bool {
+    let mut good = true;
+    let one = |at: u64| match load(&what.files[at as usize]) {
+        Ok(plan) if what.print => Ok(run(Plan::of_scenario(plan), true)),
+        Ok(plan) => Ok(run_twice(&Plan::of_scenario(plan))),
+        Err(e) => Err(e),
+    };
+    each(0..what.files.len() as u64, jobs, one, |at, outcome| {
+        let name = what.files[at as usize].display().to_string();
+        match outcome {
+            Err(e) => good = said(&e),
+            Ok(outcome) if outcome.violations.is_empty() => {
+                println!("ok  {name}: {}, trace {:016x}", outcome.of_scenario(), outcome.trace);
+            }
+            Ok(outcome) => {
+                good = false;
+                say_failed(&name, &outcome);
+                println!("  again, with every event: tierb run --print {name}");
+            }
         }
-    }
-    let Ok(mut total) = total.lock() else { return };
-    total.seeds += 1;
-    total.twice += u64::from(twice);
-    if total.seeds.is_multiple_of(SAID_EVERY) {
-        println!("{} seeds", total.seeds);
-    }
-    if !outcome.violations.is_empty() {
-        for violation in outcome.violations.iter().take(5) {
-            println!("FAILED seed {seed}: {}", violation.chars().take(600).collect::<String>());
+        true
+    });
+    good
+}
+
+fn play_seeds(what: &Run, jobs: usize) -> bool {
+    let mut total = Total::default();
+    let begin = Instant::now();
+    let scenario = |seed| cluster::plan::Plan::generate(seed, what.ms);
+    let one = |seed| match Plan::of_scenario(scenario(seed)) {
+        plan if is_twice(seed) && !what.print => run_twice(&plan),
+        plan => run(plan, what.print),
+    };
+    each(what.from..what.from + what.seeds, jobs, one, |seed, outcome| {
+        if !outcome.violations.is_empty() {
+            say_failed(&format!("scenario of seed {seed}"), &outcome);
+            let path = keep(&format!("tierb-{seed}"), &scenario(seed).text(), &outcome.violations[0]);
+            println!("  tierb run {}", path.display());
         }
-        println!("  again, with every event: tierb --print {seed}");
-        total.failed.push(seed);
+        total.add(seed, outcome);
+        true
+    });
+    if what.seeds > 0 {
+        let Total { seeds, twice, ref failed, ref sum } = total;
+        let (failed, took) = (failed.len(), begin.elapsed().as_secs_f64());
+        let what = sum.of_scenario();
+        println!("{seeds} scenarios from seeds ({twice} of them twice), {failed} failed, {took:.1} s: {what}");
     }
-    total.sum.add(outcome);
+    if what.all {
+        total.sum.cover.iter().for_each(|(name, n)| println!("  {n:>10} {name}"));
+    }
+    total.failed.is_empty()
 }
 
 impl Outcome {
@@ -124,12 +240,35 @@ impl Outcome {
         self.starts += other.starts;
         self.acked += other.acked;
         self.received += other.received;
+        self.judged += other.judged;
+        self.cover.add(&other.cover);
         self.counts.add(&other.counts);
         self.violations.extend(other.violations);
+    }
+
+    fn of_scenario(&self) -> String {
+        format!(
+            "{} events, {} acked, {} judged, {} starts, {} truncations, simulated {} s",
+            self.events,
+            self.acked,
+            self.judged,
+            self.starts,
+            self.cover.get("truncated"),
+            self.simulated.as_secs()
+        )
     }
 }
 
 impl Total {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.twice += u64::from(is_twice(seed));
+        if !outcome.violations.is_empty() {
+            self.failed.push(seed);
+        }
+        self.sum.add(outcome);
+    }
+
     fn text(&self, took: Duration) -> String {
         let Outcome { events, simulated, violations, counts, starts, acked, received, .. } = &self.sum;
         format!(
@@ -148,5 +287,25 @@ impl Total {
             counts.frames_arrived,
             counts.stale,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["tierb", "--seeds", "6", "--from", "900"]);
+        assert!(cli.command.is_none() && (cli.sweep.seeds, cli.sweep.from) == (6, 900));
+        let cli = Cli::parse_from(["tierb", "run", "a.scn", "b.scn", "--seeds", "6"]);
+        assert!(matches!(cli.command, Some(Command::Run(run)) if run.files.len() == 2 && run.seeds == 6));
+    }
+
+    #[test]
+    fn five_of_a_hundred_run_twice() {
+        assert_eq!((900..1_000).filter(|seed| is_twice(*seed)).count(), 5);
     }
 }

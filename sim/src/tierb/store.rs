@@ -1,7 +1,7 @@
 //! The simulator's disk behind the production reactor: the contract of the storage thread, as one task of the node.
 //!
-//! One queue over all shards; what waits is written as one batch and synced once; tokens complete in order; a load sees
-//! every persist that its shard started before it. Kill the node anywhere: the batch that is not synced may be lost.
+//! One queue over all shards; what waits is written together and synced once; tokens complete in order; a load sees every
+//! persist that its shard started before it. Kill the node anywhere: what is not synced may be lost.
 
 use super::plan::Bug;
 use crate::disk::Disk;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use wukong_core::error::StoreFault;
 use wukong_core::ids::{OpId, ShardId};
 use wukong_core::store::{Load, WriteBatch, answer};
 use wukong_core::{Completion, PersistClass};
@@ -31,6 +32,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The disk under the storage task.
+pub trait Medium: Send + Sync + 'static {
+    /// Appends a batch; its number.
+    ///
+    /// # Errors
+    /// The disk takes nothing any more.
+    fn write(&self, batch: &WriteBatch) -> Result<u64, StoreFault>;
+    fn sync_time(&self, rng: &mut Rng) -> Duration;
+    /// Makes the batches up to `number` durable.
+    ///
+    /// # Errors
+    /// The sync failed: nobody knows what is durable of them.
+    fn sync(&self, number: u64) -> Result<(), StoreFault>;
+    fn read(&self, load: &Load) -> Completion;
+}
+
 /// A node's disk, which outlives its processes.
 #[derive(Default)]
 pub struct Drive {
@@ -41,10 +58,31 @@ pub struct Drive {
     pub incarnation: AtomicU64,
 }
 
+impl Medium for Drive {
+    fn write(&self, batch: &WriteBatch) -> Result<u64, StoreFault> {
+        Ok(lock(&self.disk).write(batch))
+    }
+
+    fn sync_time(&self, rng: &mut Rng) -> Duration {
+        let (low, high) = SYNC_US;
+        Duration::from_micros(rng.between(low, high) + self.slow_us.load(Ordering::Relaxed))
+    }
+
+    fn sync(&self, number: u64) -> Result<(), StoreFault> {
+        lock(&self.disk).sync(number);
+        Ok(())
+    }
+
+    fn read(&self, load: &Load) -> Completion {
+        Completion::Loaded(answer(&*lock(&self.disk), load))
+    }
+}
+
 struct Persist {
     shard: ShardId,
     op: OpId,
-    batch: WriteBatch,
+    /// Of its batch, if the disk took it.
+    number: Result<u64, StoreFault>,
     class: PersistClass,
 }
 
@@ -65,7 +103,7 @@ struct Queue {
 
 /// What the shards of one process and its storage task share.
 pub struct Storage {
-    drive: Arc<Drive>,
+    medium: Arc<dyn Medium>,
     inboxes: Vec<Arc<Inbox>>,
     queue: Mutex<Queue>,
     bell: Notify,
@@ -74,10 +112,10 @@ pub struct Storage {
 
 impl Storage {
     #[must_use]
-    pub fn new(drive: Arc<Drive>, inboxes: Vec<Arc<Inbox>>, rng: Rng, bug: Option<Bug>) -> Arc<Self> {
+    pub fn new(medium: Arc<dyn Medium>, inboxes: Vec<Arc<Inbox>>, rng: Rng, bug: Option<Bug>) -> Arc<Self> {
         let written = vec![0; inboxes.len()];
         let queue = Queue { persists: VecDeque::new(), loads: Vec::new(), written, rng };
-        Arc::new(Self { drive, inboxes, queue: Mutex::new(queue), bell: Notify::new(), bug })
+        Arc::new(Self { medium, inboxes, queue: Mutex::new(queue), bell: Notify::new(), bug })
     }
 
     /// The hand of one shard.
@@ -92,18 +130,19 @@ impl Storage {
             self.wait().await;
             self.pause(WRITE_US).await;
             let round: Vec<Persist> = lock(&self.queue).persists.drain(..).collect();
-            let written = self.write(&round);
+            self.write(&round);
             self.release_loads();
             if self.bug == Some(Bug::CompleteBeforeSync) {
-                self.complete(&round);
+                self.complete(&round, Ok(()));
             }
-            if let Some(number) = written {
-                self.pause(SYNC_US).await;
-                sleep(Duration::from_micros(self.drive.slow_us.load(Ordering::Relaxed))).await;
-                lock(&self.drive.disk).sync(number);
+            let mut synced = Ok(());
+            if let Some(number) = round.iter().filter_map(|p| p.number.ok()).max() {
+                let takes = self.medium.sync_time(&mut lock(&self.queue).rng);
+                sleep(takes).await;
+                synced = self.medium.sync(number);
             }
             if self.bug != Some(Bug::CompleteBeforeSync) {
-                self.complete(&round);
+                self.complete(&round, synced);
             }
         }
     }
@@ -135,18 +174,12 @@ impl Storage {
         sleep(Duration::from_micros(us)).await;
     }
 
-    /// Merges and writes; the number of the batch, if there was a row.
-    fn write(&self, round: &[Persist]) -> Option<u64> {
-        let mut merged = WriteBatch::new();
-        for persist in round {
-            merged.append(&mut persist.batch.clone());
-        }
-        let number = (!merged.is_empty()).then(|| lock(&self.drive.disk).write(&merged));
+    /// From now on loads see them.
+    fn write(&self, round: &[Persist]) {
         let mut queue = lock(&self.queue);
         for persist in round {
             queue.written[usize::from(persist.shard.0)] += 1;
         }
-        number
     }
 
     fn release_loads(self: &Arc<Self>) {
@@ -164,15 +197,15 @@ impl Storage {
         let storage = self.clone();
         tokio::spawn(async move {
             storage.pause(READ_US).await;
-            let found = answer(&*lock(&storage.drive.disk), &load);
-            storage.inboxes[usize::from(shard.0)].complete([(op, Completion::Loaded(found))]);
+            let found = storage.medium.read(&load);
+            storage.inboxes[usize::from(shard.0)].complete([(op, found)]);
         });
     }
 
-    fn complete(&self, round: &[Persist]) {
+    fn complete(&self, round: &[Persist], synced: Result<(), StoreFault>) {
         for (shard, inbox) in (0..).map(ShardId).zip(&self.inboxes) {
             let of_shard = round.iter().filter(|p| p.shard == shard);
-            let done: Vec<_> = of_shard.map(|p| (p.op, Completion::Persisted(Ok(())))).collect();
+            let done: Vec<_> = of_shard.map(|p| (p.op, Completion::Persisted(p.number.and(synced)))).collect();
             if !done.is_empty() {
                 inbox.complete(done);
             }
@@ -190,7 +223,9 @@ pub struct ShardStore {
 impl Store for ShardStore {
     fn persist(&mut self, op: OpId, batch: WriteBatch, class: PersistClass) {
         self.started += 1;
-        lock(&self.storage.queue).persists.push_back(Persist { shard: self.shard, op, batch, class });
+        // Loads do not look at it before the storage task comes to it; a crash may keep it all the same.
+        let number = self.storage.medium.write(&batch);
+        lock(&self.storage.queue).persists.push_back(Persist { shard: self.shard, op, number, class });
         self.storage.bell.notify_one();
     }
 
@@ -202,7 +237,7 @@ impl Store for ShardStore {
             (all_written || load.needs_only_durable(), queue.rng.chance(INLINE))
         };
         if all_written && inline {
-            return Some(Completion::Loaded(answer(&*lock(&storage.drive.disk), &load)));
+            return Some(storage.medium.read(&load));
         }
         if all_written {
             storage.read(self.shard, op, load);
@@ -257,7 +292,7 @@ mod tests {
                 assert!(inline.is_none(), "nothing is written yet");
                 sleep(Duration::from_millis(20)).await;
                 let disk = lock(&drive.disk).clone();
-                assert_eq!((disk.written(), disk.synced()), (1, 1), "one batch, one sync");
+                assert_eq!((disk.written(), disk.synced()), (3, 3), "all is synced");
                 let mut done = inboxes[0].take_completions();
                 done.sort_by_key(|(op, _)| *op);
                 let ops: Vec<u64> = done.iter().map(|(op, _)| op.0).collect();

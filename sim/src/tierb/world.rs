@@ -4,9 +4,12 @@ use super::chat::Chat;
 use super::counter::Counts;
 use super::node::{self, Site};
 use super::plan::{Drives, Keep, Kind, Plan};
+use super::stage::{self, Stage};
 use super::store::lock;
 use super::tape::Tape;
 use super::{chat, check};
+use crate::cluster::external::External;
+use crate::raft::cover::Cover;
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
 use madsim::task::NodeId as SimNode;
@@ -28,6 +31,8 @@ pub struct World {
     pub sites: Vec<Site>,
     pub counts: Arc<Mutex<Counts>>,
     pub chat: Chat,
+    /// Of a scenario.
+    pub stage: Option<Arc<Stage>>,
     machines: OnceLock<Vec<SimNode>>,
 }
 
@@ -42,6 +47,10 @@ pub struct Outcome {
     pub starts: u64,
     pub acked: u64,
     pub received: u64,
+    /// Of a scenario.
+    pub judged: u64,
+    pub cover: Cover,
+    pub external: External,
 }
 
 /// Runs a plan. Must be called in a simulation of its own.
@@ -54,6 +63,7 @@ pub async fn drive(plan: Plan, print: bool) -> Outcome {
         sites,
         counts: Arc::default(),
         chat: Chat::new(&plan),
+        stage: plan.scenario.clone().map(|scenario| Stage::new(scenario, print)),
         machines: OnceLock::new(),
         plan,
     });
@@ -65,6 +75,9 @@ pub async fn drive(plan: Plan, print: bool) -> Outcome {
     };
     let machines = (0..world.sites.len()).map(machine).collect();
     world.machines.set(machines).expect("set once");
+    if let Some(stage) = &world.stage {
+        return stage::play(world.clone(), stage.clone()).await;
+    }
     let people = (world.plan.drives == Drives::Shard).then(|| chat::start(&world));
 
     let begin = tokio::time::Instant::now();
@@ -83,16 +96,22 @@ pub async fn drive(plan: Plan, print: bool) -> Outcome {
         Some(people) => check::chat(&world, people).await,
         None => check::links(&world).await,
     }
-    let simulated = world.tape.elapsed();
-    let (trace, events, violations) = world.tape.finish();
-    let starts = world.sites.iter().map(|s| s.drive.incarnation.load(Ordering::Relaxed)).sum();
-    let (acked, received) = world.chat.totals();
-    let counts = *lock(&world.counts);
-    Outcome { trace, events, simulated, violations, counts, starts, acked, received }
+    world.outcome()
 }
 
 impl World {
-    fn machine(&self, node: usize) -> SimNode {
+    /// Ends the record.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let simulated = self.tape.elapsed();
+        let (trace, events, violations) = self.tape.finish();
+        let starts = self.sites.iter().map(|s| s.drive.incarnation.load(Ordering::Relaxed)).sum();
+        let (acked, received) = self.chat.totals();
+        let counts = *lock(&self.counts);
+        Outcome { trace, events, simulated, violations, counts, starts, acked, received, ..Outcome::default() }
+    }
+
+    pub fn machine(&self, node: usize) -> SimNode {
         self.machines.get().expect("the machines are there")[node]
     }
 
