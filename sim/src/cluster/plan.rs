@@ -143,6 +143,8 @@ plan! {
     drift,
     /// Rows and keys that are kept in memory: 0 none, 1 few, 2 many.
     memory,
+    /// 1: settled channels are compared. Without, nothing hides what replication itself forgets.
+    audit,
     /// Length of the part with faults, ms.
     lasts,
 }
@@ -168,6 +170,7 @@ impl Plan {
             sync: *rng.pick(&[50, 500, 3_000]),
             drift: rng.below(10_000),
             memory: rng.below(3),
+            audit: Rng::fork(seed, "cluster audit", 0).below(2),
             lasts,
             episodes: Vec::new(),
         };
@@ -252,7 +255,7 @@ impl Plan {
         if lines.next().is_none_or(|(_, l)| l != "cluster scenario v1") {
             return Err("the first line must be `cluster scenario v1`".into());
         }
-        let mut plan = Self { episodes: Vec::new(), ..Self::generate(0, 0) };
+        let mut plan = Self { episodes: Vec::new(), audit: 0, ..Self::generate(0, 0) };
         for (n, line) in lines {
             plan.line(line).map_err(|why| format!("line {}: `{line}`: {why}", n + 1))?;
         }
