@@ -190,10 +190,14 @@ impl World {
         self.truth.sent_under.get(&(link, intent)).copied().unwrap_or(0).min(known)
     }
 
-    /// A generation that somebody proposed to end: what is committed of it was there when the fence round asked. A replica that slept
-    /// may hear of that when the others have nothing left of it. None: it goes on.
-    pub(super) fn was_there(&self, channel: ChannelIx, generation: u64, seq: u64) -> Option<bool> {
-        self.truth.eras[channel as usize].ended.get(&generation).map(|last| seq <= *last)
+    /// Whether it is right to call an entry committed that so many disks have for good. Of a generation that is over it was there when
+    /// the fence round asked: a replica that slept may hear of it when the others have nothing left of it.
+    pub(super) fn may_be_committed(&self, channel: ChannelIx, generation: u64, seq: u64, durable: usize) -> bool {
+        let enough = durable >= self.majority();
+        let Some(last) = self.truth.eras[channel as usize].ended.get(&generation) else { return enough };
+        // Perhaps nothing came of the proposal to end it.
+        let over = self.record(channel).is_some_and(|a| generation <= a.void());
+        seq <= *last || (enough && !over)
     }
 
     /// What was promised after a deletion is of a newer generation.

@@ -193,8 +193,7 @@ impl World {
                 None => {
                     let holders = (0..self.nodes.len()).filter_map(|m| self.row_of(m, channel, generation, seq));
                     let durable = holders.filter(|(r, synced)| r.message_id == id && *synced).count();
-                    let there = self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority());
-                    if !there {
+                    if !self.may_be_committed(channel, generation, seq, durable) {
                         let what = format!("n{n} {name}: commits {seq} of {generation}, which {durable} disks have");
                         return self.violation("commit", what);
                     }

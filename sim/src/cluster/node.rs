@@ -19,6 +19,8 @@ use wukong_core::{Boot, Effect, Input, Output, Shard, ShardConfig};
 pub const AUDIT_EVERY: Duration = Duration::from_secs(8);
 /// The same after something is new.
 const AUDIT_SOON: Duration = Duration::from_secs(2);
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(1_000_000);
 
 /// See the module.
 pub struct Node {
@@ -137,8 +139,8 @@ impl World {
             replicas: (0..self.nodes.len()).map(replica).collect(),
             cluster: CLUSTER,
             hash_salt: self.mode.hash,
-            audit_every: AUDIT_EVERY,
-            audit_soon: AUDIT_SOON,
+            audit_every: if self.plan.audit > 0 { AUDIT_EVERY } else { NEVER },
+            audit_soon: if self.plan.audit > 0 { AUDIT_SOON } else { NEVER },
             ..ShardConfig::default()
         };
         if self.plan.memory < 2 {

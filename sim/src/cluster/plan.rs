@@ -147,6 +147,8 @@ plan! {
     memory,
     /// Entries that a slot's log keeps, in chunks of three rows what it sends instead; 0: as in production.
     log,
+    /// 1: settled channels are compared. Without, nothing hides what replication itself forgets.
+    audit,
     /// Length of the part with faults, ms.
     lasts,
     /// Messages that each user sends, by a script that no timing changes; 0: it talks until the faults are over.
@@ -178,6 +180,7 @@ impl Plan {
             memory: rng.below(3),
             tokens: *rng.pick(&[0, 100, 500]),
             log: *rng.pick(&[0, 3, 10]),
+            audit: Rng::fork(seed, "cluster audit", 0).below(2),
             lasts,
             sends: 0,
             turns: 0,
@@ -264,7 +267,7 @@ impl Plan {
         if lines.next().is_none_or(|(_, l)| l != "cluster scenario v1") {
             return Err("the first line must be `cluster scenario v1`".into());
         }
-        let mut plan = Self { log: 0, tokens: 0, episodes: Vec::new(), ..Self::generate(0, 0) };
+        let mut plan = Self { log: 0, tokens: 0, audit: 0, episodes: Vec::new(), ..Self::generate(0, 0) };
         for (n, line) in lines {
             plan.line(line).map_err(|why| format!("line {}: `{line}`: {why}", n + 1))?;
         }

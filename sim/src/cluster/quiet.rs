@@ -73,6 +73,7 @@ impl World {
         while self.violations.is_empty() {
             let (name, open) = match self.quiet.step {
                 Step::Scripts => ("liveness", self.unsaid()),
+                Step::Alike if self.plan.audit == 0 => ("", None),
                 Step::Alike => ("anti-entropy", self.unequal()),
                 Step::Probes => ("liveness", self.unprobed()),
                 Step::Answers => ("liveness", self.unanswered()),

@@ -148,7 +148,7 @@ impl World {
             wrong.0 |= if others > 0 { Wrongs::OTHER_ROW } else { Wrongs::ABSENT };
             return None;
         };
-        if !self.was_there(channel, generation, seq).unwrap_or(durable >= self.majority()) {
+        if !self.may_be_committed(channel, generation, seq, durable) {
             wrong.0 |= Wrongs::NOT_DURABLE;
         }
         Some((record, self.era(channel, generation)))
