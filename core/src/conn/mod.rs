@@ -1,5 +1,6 @@
 //! Connections: one machine per socket, at the shard that accepted it (semantics 3.1).
 
+mod base64;
 pub mod crypto;
 pub mod deliver;
 pub mod frames;
