@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 /// Immutable UTF-8 text over refcounted [`Bytes`]: cloning and slicing out of a received chunk copy nothing.
 ///
-/// Equality, order and hash are those of the `str` it holds, so a map keyed by `Text` is searched with `&str`.
+/// Equality and order are those of the `str` it holds. Its hash is that of the bytes, so a map keyed by `Text` is searched with them.
 /// A `Text` taken from a received frame keeps the whole received chunk alive; what outlives the frame by much should
 /// be [`detached`](Text::detached).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,9 +107,15 @@ impl Deref for Text {
     }
 }
 
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        self.as_str()
+impl Borrow<[u8]> for Text {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
@@ -119,10 +125,9 @@ impl AsRef<str> for Text {
     }
 }
 
-// `Borrow<str>` requires the hash of `str`, whatever a hasher makes of it; hashing the bytes would not promise that.
 impl Hash for Text {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
@@ -185,7 +190,7 @@ mod tests {
         let names = ["", "a", "ab", "b", "群一", "群二", "\u{10FFFF}"];
         let state = RandomState::new();
         for left in names {
-            assert_eq!(state.hash_one(Text::from(left)), state.hash_one(left));
+            assert_eq!(state.hash_one(Text::from(left)), state.hash_one(left.as_bytes()));
             assert_eq!(format!("{} {:?}", Text::from(left), Text::from(left)), format!("{left} {left:?}"));
             let text = Text::from(left);
             for right in names {
@@ -198,8 +203,8 @@ mod tests {
         let hashed: HashMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
         let sorted: BTreeMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
         for name in names {
-            assert_eq!(hashed.get(name), Some(&name.len()));
-            assert_eq!(sorted.get(name), Some(&name.len()));
+            assert_eq!(hashed.get(name.as_bytes()), Some(&name.len()));
+            assert_eq!(sorted.get(name.as_bytes()), Some(&name.len()));
         }
     }
 

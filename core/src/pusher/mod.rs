@@ -71,7 +71,7 @@ impl Pusher {
                     ctx.run.push_back(RunKey::Lane(index));
                     return handled;
                 }
-                if &*item.uid != SYSTEM_UID
+                if item.uid != SYSTEM_UID
                     && let Some(short_of) = users.deliver(ctx, &item.uid, delivery)
                 {
                     ctx.wait_credit(short_of, WorkClass::Deliver, RunKey::Lane(index));
