@@ -66,8 +66,47 @@ impl Text {
     /// A copy in an allocation of its own, so that a long-lived text does not keep a received chunk alive.
     #[must_use]
     pub fn detached(&self) -> Text {
-        Text(Bytes::copy_from_slice(&self.0))
+        Text(copied(&[&self.0]))
     }
+
+    /// The parts one after the other, in an allocation of its own.
+    #[must_use]
+    pub fn concat<const N: usize>(parts: [&str; N]) -> Text {
+        Text(copied(&parts.map(str::as_bytes)))
+    }
+}
+
+/// What is kept of most names: the bytes beside their count of references, in one piece of memory.
+struct Short {
+    len: u8,
+    bytes: [u8; Short::MAX],
+}
+
+impl Short {
+    /// With the count 56 bytes, so that the allocator takes 64.
+    const MAX: usize = 47;
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// The parts one after the other, in memory of their own.
+fn copied(parts: &[&[u8]]) -> Bytes {
+    let len = parts.iter().map(|part| part.len()).sum();
+    if !(1..=Short::MAX).contains(&len) {
+        return Bytes::from(parts.concat());
+    }
+    let mut short = Short { len: len as u8, bytes: [0; Short::MAX] };
+    let mut rest = short.bytes.as_mut_slice();
+    for part in parts {
+        let (now, after) = rest.split_at_mut(part.len());
+        now.copy_from_slice(part);
+        rest = after;
+    }
+    Bytes::from_owner(short)
 }
 
 impl TryFrom<Bytes> for Text {
@@ -83,7 +122,7 @@ impl TryFrom<Bytes> for Text {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
-        Text(Bytes::copy_from_slice(text.as_bytes()))
+        Text(copied(&[text.as_bytes()]))
     }
 }
 
@@ -216,6 +255,9 @@ mod tests {
         assert_eq!(text.clone().into_bytes().as_ptr(), bytes[10..].as_ptr());
         assert_ne!(text.detached().as_bytes().as_ptr(), bytes[10..].as_ptr());
         assert_eq!(text.detached(), text);
+        for len in [0, 1, Short::MAX, Short::MAX + 1, 100] {
+            assert_eq!(Text::try_from(bytes.slice(..len)).unwrap().detached().as_bytes(), &bytes[..len]);
+        }
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl Channels {
 
     /// A SEND arrived at its channel's authority.
     pub fn on_send(&mut self, ctx: &mut Ctx, slots: &mut Slots, event: Box<SendEvent>) {
-        let Some(key) = event.channel.clone() else {
+        let Some(key) = &event.channel else {
             return answer_unstored(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
         };
         if let Some(reason) = admit::refused(&event) {
@@ -290,7 +290,7 @@ impl Channels {
         if event.flags.no_persist() {
             return Self::pass_through(ctx, event);
         }
-        let Some(index) = self.want(ctx, slots, &key) else {
+        let Some(index) = self.want(ctx, slots, key) else {
             ctx.counters.queue_refusals += 1;
             let starting = !slots.leads(slot_of(&key.id, ctx.config.slots));
             let reason = if starting { ReasonCode::SYSTEM_ERROR } else { ReasonCode::RATE_LIMIT };

@@ -618,13 +618,13 @@ impl GroupCore {
     }
 
     fn on_persisted(&mut self, token: Token) {
-        let before = self.journal.durable();
+        let followed = (self.role != Role::Leader).then(|| self.journal.durable());
         self.journal.complete(token);
         self.vote_persisted();
         self.install_persisted(token);
         if self.role == Role::Leader {
             self.try_commit();
-        } else if self.journal.durable() != before {
+        } else if Some(self.journal.durable()) != followed {
             self.follow_durable();
         }
     }
@@ -736,7 +736,9 @@ impl GroupCore {
             return false;
         }
         self.hw = hw;
-        self.history.committed(hw);
+        if self.config.mode == Mode::Elected {
+            self.history.committed(hw);
+        }
         // Who has nobody to serve keeps nothing: entries may hold the whole frame in memory that they came in.
         let serves = self.lead.as_ref().is_some_and(|l| !l.peers.is_empty());
         self.tail.trim(hw, if serves { self.config.bounds.tail } else { 0 });
