@@ -119,9 +119,9 @@ pub struct Position {
 /// The slot that owns a key (a uid, or a channel's stored id): `crc32_ieee(key) mod slots`.
 /// A command channel shares the slot of its parent: the `____cmd` suffix is stripped first.
 #[must_use]
-pub fn slot_of(key: &str, slots: u16) -> SlotId {
-    let key = key.strip_suffix("____cmd").unwrap_or(key);
-    let crc = crc32fast::hash(key.as_bytes());
+pub fn slot_of(key: impl AsRef<[u8]>, slots: u16) -> SlotId {
+    let key = key.as_ref();
+    let crc = crc32fast::hash(key.strip_suffix(b"____cmd").unwrap_or(key));
     SlotId((crc % u32::from(slots.max(1))) as u16)
 }
 

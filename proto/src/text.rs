@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 /// Immutable UTF-8 text over refcounted [`Bytes`]: cloning and slicing out of a received chunk copy nothing.
 ///
-/// Equality, order and hash are those of the `str` it holds, so a map keyed by `Text` is searched with `&str`.
+/// Equality and order are those of the `str` it holds. Its hash is that of the bytes, so a map keyed by `Text` is searched with them.
 /// A `Text` taken from a received frame keeps the whole received chunk alive; what outlives the frame by much should
 /// be [`detached`](Text::detached).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +66,47 @@ impl Text {
     /// A copy in an allocation of its own, so that a long-lived text does not keep a received chunk alive.
     #[must_use]
     pub fn detached(&self) -> Text {
-        Text(Bytes::copy_from_slice(&self.0))
+        Text(copied(&[&self.0]))
     }
+
+    /// The parts one after the other, in an allocation of its own.
+    #[must_use]
+    pub fn concat<const N: usize>(parts: [&str; N]) -> Text {
+        Text(copied(&parts.map(str::as_bytes)))
+    }
+}
+
+/// What is kept of most names: the bytes beside their count of references, in one piece of memory.
+struct Short {
+    len: u8,
+    bytes: [u8; Short::MAX],
+}
+
+impl Short {
+    /// With the count 56 bytes, so that the allocator takes 64.
+    const MAX: usize = 47;
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// The parts one after the other, in memory of their own.
+fn copied(parts: &[&[u8]]) -> Bytes {
+    let len = parts.iter().map(|part| part.len()).sum();
+    if !(1..=Short::MAX).contains(&len) {
+        return Bytes::from(parts.concat());
+    }
+    let mut short = Short { len: len as u8, bytes: [0; Short::MAX] };
+    let mut rest = short.bytes.as_mut_slice();
+    for part in parts {
+        let (now, after) = rest.split_at_mut(part.len());
+        now.copy_from_slice(part);
+        rest = after;
+    }
+    Bytes::from_owner(short)
 }
 
 impl TryFrom<Bytes> for Text {
@@ -83,7 +122,7 @@ impl TryFrom<Bytes> for Text {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
-        Text(Bytes::copy_from_slice(text.as_bytes()))
+        Text(copied(&[text.as_bytes()]))
     }
 }
 
@@ -107,9 +146,15 @@ impl Deref for Text {
     }
 }
 
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        self.as_str()
+impl Borrow<[u8]> for Text {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
@@ -119,10 +164,9 @@ impl AsRef<str> for Text {
     }
 }
 
-// `Borrow<str>` requires the hash of `str`, whatever a hasher makes of it; hashing the bytes would not promise that.
 impl Hash for Text {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
@@ -185,7 +229,7 @@ mod tests {
         let names = ["", "a", "ab", "b", "群一", "群二", "\u{10FFFF}"];
         let state = RandomState::new();
         for left in names {
-            assert_eq!(state.hash_one(Text::from(left)), state.hash_one(left));
+            assert_eq!(state.hash_one(Text::from(left)), state.hash_one(left.as_bytes()));
             assert_eq!(format!("{} {:?}", Text::from(left), Text::from(left)), format!("{left} {left:?}"));
             let text = Text::from(left);
             for right in names {
@@ -198,8 +242,8 @@ mod tests {
         let hashed: HashMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
         let sorted: BTreeMap<Text, usize> = names.iter().map(|n| (Text::from(*n), n.len())).collect();
         for name in names {
-            assert_eq!(hashed.get(name), Some(&name.len()));
-            assert_eq!(sorted.get(name), Some(&name.len()));
+            assert_eq!(hashed.get(name.as_bytes()), Some(&name.len()));
+            assert_eq!(sorted.get(name.as_bytes()), Some(&name.len()));
         }
     }
 
@@ -211,6 +255,9 @@ mod tests {
         assert_eq!(text.clone().into_bytes().as_ptr(), bytes[10..].as_ptr());
         assert_ne!(text.detached().as_bytes().as_ptr(), bytes[10..].as_ptr());
         assert_eq!(text.detached(), text);
+        for len in [0, 1, Short::MAX, Short::MAX + 1, 100] {
+            assert_eq!(Text::try_from(bytes.slice(..len)).unwrap().detached().as_bytes(), &bytes[..len]);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn permission(event: &SendEvent) -> Flow {
         return Flow::Stop(ReasonCode::NOT_SUPPORT_CHANNEL_TYPE);
     }
     match id::split(id::origin(&channel.id)) {
-        Some((a, b)) if *event.from_uid == *a || *event.from_uid == *b => Flow::Continue,
+        Some((a, b)) if event.from_uid == a || event.from_uid == b => Flow::Continue,
         _ => Flow::Stop(ReasonCode::CHANNEL_ID_ERROR),
     }
 }

@@ -76,14 +76,20 @@ impl Dedup {
 
     /// `channel` = (slot, channel number), unique in this store.
     #[must_use]
-    pub fn fingerprint(&self, channel: (u16, u64), sender: &str, client_msg_no: &str) -> Fingerprint {
+    pub fn fingerprint(
+        &self,
+        channel: (u16, u64),
+        sender: impl AsRef<[u8]>,
+        client_msg_no: impl AsRef<[u8]>,
+    ) -> Fingerprint {
+        let (sender, client_msg_no) = (sender.as_ref(), client_msg_no.as_ref());
         let half = |state: &foldhash::fast::FixedState| {
             let mut h = state.build_hasher();
             h.write_u16(channel.0);
             h.write_u64(channel.1);
             h.write_u64(sender.len() as u64);
-            h.write(sender.as_bytes());
-            h.write(client_msg_no.as_bytes());
+            h.write(sender);
+            h.write(client_msg_no);
             h.finish()
         };
         Fingerprint((u128::from(half(&self.keys[0])) << 64) | u128::from(half(&self.keys[1])))

@@ -16,11 +16,11 @@ use wukong_proto::{ReasonCode, Text};
 const PUSH_ENTRIES_MAX: usize = 64;
 
 /// Recipients by the shard of their authority.
-pub(super) type Targets = SmallVec<[(ShardId, SmallVec<[Text; 2]>); 2]>;
+pub(super) type Targets = SmallVec<[(ShardId, Arc<[Text]>); 2]>;
 
 /// The participants of a person channel, grouped by shard.
 pub(super) fn targets(ctx: &Ctx, stored_id: &str) -> Targets {
-    let mut out = Targets::new();
+    let mut out: SmallVec<[(ShardId, SmallVec<[Text; 2]>); 2]> = SmallVec::new();
     let mut add = |uid: &str| {
         let shard = shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards);
         match out.iter_mut().find(|(s, _)| *s == shard) {
@@ -34,7 +34,7 @@ pub(super) fn targets(ctx: &Ctx, stored_id: &str) -> Targets {
             add(b);
         }
     }
-    out
+    out.into_iter().map(|(shard, uids)| (shard, Arc::from(uids.as_slice()))).collect()
 }
 
 impl Channels {

@@ -2,7 +2,6 @@
 
 use crate::ids::{ChannelKey, channel_type};
 use crate::limits;
-use alloc::string::String;
 use wukong_proto::{ReasonCode, Text};
 
 /// The built-in sender of the server itself.
@@ -39,11 +38,7 @@ pub fn check_uid(uid: &str) -> Result<(), &'static str> {
 pub fn compose(a: &str, b: &str) -> Text {
     let (ha, hb) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
     let (x, y) = if (ha, a.as_bytes()) >= (hb, b.as_bytes()) { (a, b) } else { (b, a) };
-    let mut s = String::with_capacity(x.len() + 1 + y.len());
-    s.push_str(x);
-    s.push('@');
-    s.push_str(y);
-    Text::from(s)
+    Text::concat([x, "@", y])
 }
 
 /// The two uids of a composed id; `None` unless there is exactly one `@` (4.2.2).
@@ -65,10 +60,7 @@ pub fn command(id: &str) -> Text {
     if id.ends_with(CMD_SUFFIX) {
         return Text::from(id);
     }
-    let mut s = String::with_capacity(id.len() + CMD_SUFFIX.len());
-    s.push_str(id);
-    s.push_str(CMD_SUFFIX);
-    Text::from(s)
+    Text::concat([id, CMD_SUFFIX])
 }
 
 /// The other party of a person channel; `uid` itself for a note to self.

@@ -135,88 +135,91 @@ enum Arrears {
 }
 
 /// One channel in memory.
+///
+/// Fields lie in memory as they stand here: what every message touches first, so that it is few cache lines.
+#[repr(C)]
 #[derive(Clone, Debug)]
 struct Channel {
-    key: ChannelKey,
-    slot: SlotId,
+    /// SENDs that have not passed the chain.
+    queue: VecDeque<Box<SendEvent>>,
+    ready: VecDeque<Admitted>,
+    ready_bytes: usize,
+    /// None until its log is read, and while it has none.
+    group: Option<Box<GroupCore>>,
     activation: u64,
-    /// Recipients by the shard of their authority.
-    targets: distribute::Targets,
+    /// Number of the replica in memory: what was begun for another one is not for it.
+    replica: u64,
+    /// Last entry that this leader appended; while it is not committed, an append is in flight.
+    appended: u64,
+    slot: SlotId,
     stage: Stage,
     /// Somebody on this node wants it served: the slot's leader, which this is, has to see to that.
     wanted: bool,
-    facts: Facts,
-    /// The head row was read.
-    head_known: bool,
-    /// SENDs that have not passed the chain.
-    queue: VecDeque<Box<SendEvent>>,
     scheduled: bool,
     /// Its next run comes with a credit.
     waits_credit: bool,
-    parked: VecDeque<Parked>,
-    parked_loads: usize,
-    next_load: u64,
-    ready: VecDeque<Admitted>,
-    ready_bytes: usize,
     in_flush_list: bool,
-    /// Last entry that this leader appended; while it is not committed, an append is in flight.
-    appended: u64,
     /// This replica leads.
     leading: bool,
-    /// None until its log is read, and while it has none.
-    group: Option<Box<GroupCore>>,
-    /// Number of the replica in memory: what was begun for another one is not for it.
-    replica: u64,
-    /// Generations up to this one were deleted.
-    void: u64,
-    /// Calls that want the channel deleted: their homes and numbers.
-    deletions: Vec<(ShardId, u64)>,
-    head: ChannelHead,
     has_head: bool,
     /// The head row has to follow with this write.
     head_due: bool,
-    /// End of the log when the head row was last written.
-    head_written_at: u64,
-    /// Writes in flight. What is read of a log counts as durable, so it is not read again before they are.
-    writes: u32,
-    /// The log above the head row, while it is being read.
-    tail: activate::Tail,
-    /// What came for the replica before it could take part.
-    early: VecDeque<(u64, Input)>,
-    /// What the slot's leader does about it; only there, and only with several voters.
-    controller: Option<Box<Controller>>,
-    held: Held<EntryPromise>,
-    /// Acks that wait for the directory.
-    acks: VecDeque<Promise>,
-    directory: Directory,
-    dir_ready_uids: SmallVec<[wukong_proto::Text; 2]>,
-    /// Duplicates of entries in flight: answered with them.
-    attached: Vec<(Fingerprint, Box<SendEvent>)>,
+    /// The dirty row is on disk or in a batch.
+    dirty: bool,
     /// Memory holds the keys of every entry of the log.
     keys_complete: bool,
-    /// Its log began in this process.
-    created_here: bool,
     /// Entries came from another leader: what memory knows of keys is not all.
     followed: bool,
+    arrears: Arrears,
+    directory: Directory,
+    parked_loads: usize,
+    parked: VecDeque<Parked>,
+    /// Acks that wait for the directory.
+    acks: VecDeque<Promise>,
+    /// Duplicates of entries in flight: answered with them.
+    attached: Vec<(Fingerprint, Box<SendEvent>)>,
+    /// Resends of entries that are in the log but not committed yet in this epoch.
+    late_hits: Vec<Promise>,
+    held: Held<EntryPromise>,
     /// Committed, not yet pushed.
     outgoing: VecDeque<Arc<Delivery>>,
     pushes: VecDeque<PushInFlight>,
     next_push: u64,
-    arrears: Arrears,
-    /// Resends of entries that are in the log but not committed yet in this epoch.
-    late_hits: Vec<Promise>,
-    /// The dirty row is on disk or in a batch.
-    dirty: bool,
-    waiting_readers: Vec<ReadJob>,
-    /// Reads that the group confirms, by its number of each.
-    confirming: VecDeque<(u64, ReadJob)>,
-    next_read: u64,
+    /// Writes in flight. What is read of a log counts as durable, so it is not read again before they are.
+    writes: u32,
+    /// End of the log when the head row was last written.
+    head_written_at: u64,
     last_active: Instant,
     /// When the head row follows what was handed on.
     hint_at: Instant,
     /// When membership rows are asked for again.
     directory_at: Instant,
     timer_at: Instant,
+    /// What the slot's leader does about it; only there, and only with several voters.
+    controller: Option<Box<Controller>>,
+    waiting_readers: Vec<ReadJob>,
+    head: ChannelHead,
+    key: ChannelKey,
+    /// Recipients by the shard of their authority.
+    targets: distribute::Targets,
+    facts: Facts,
+    /// The head row was read.
+    head_known: bool,
+    next_load: u64,
+    /// The log above the head row, while it is being read.
+    tail: activate::Tail,
+    /// What came for the replica before it could take part.
+    early: VecDeque<(u64, Input)>,
+    dir_ready_uids: SmallVec<[wukong_proto::Text; 2]>,
+    /// Its log began in this process.
+    created_here: bool,
+    /// Reads that the group confirms, by its number of each.
+    confirming: VecDeque<(u64, ReadJob)>,
+    next_read: u64,
+    /// Generations up to this one were deleted.
+    void: u64,
+    /// Calls that want the channel deleted: their homes and numbers.
+    deletions: Vec<(ShardId, u64)>,
 }
 
 /// All channels of one shard that are in memory.
@@ -305,7 +308,7 @@ impl Channels {
 
     /// A SEND arrived at its channel's authority.
     pub fn on_send(&mut self, ctx: &mut Ctx, slots: &mut Slots, event: Box<SendEvent>) {
-        let Some(key) = event.channel.clone() else {
+        let Some(key) = &event.channel else {
             return answer_unstored(ctx, &event, ReasonCode::CHANNEL_ID_ERROR);
         };
         if let Some(reason) = admit::refused(&event) {
@@ -314,7 +317,7 @@ impl Channels {
         if event.flags.no_persist() {
             return Self::pass_through(ctx, event);
         }
-        let Some(index) = self.want(ctx, slots, &key) else {
+        let Some(index) = self.want(ctx, slots, key) else {
             ctx.counters.queue_refusals += 1;
             let starting = !slots.leads(slot_of(&key.id, ctx.config.slots));
             let reason = if starting { ReasonCode::SYSTEM_ERROR } else { ReasonCode::RATE_LIMIT };

@@ -21,27 +21,31 @@ use wukong_proto::ReasonCode;
 impl Channels {
     /// One input of the replica, and everything that follows from it.
     pub(super) fn step(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, input: Input) {
-        self.local.push_back((index, input));
         // Whoever is within a step already goes on with this one when its own outputs are dealt with.
         if self.stepping {
-            return;
+            return self.local.push_back((index, input));
         }
         self.stepping = true;
+        self.step_one(ctx, slots, index, input);
         while let Some((index, input)) = self.local.pop_front() {
-            let Some(group) = self.slab.get_mut(index as usize).and_then(|c| c.group.as_mut()) else { continue };
-            let mut out = core::mem::take(&mut ctx.raft_out);
-            group.pause(ctx.links.full());
-            if group.is_leader() && !ctx.links.full().is_empty() {
-                self.paused.insert(index);
-            }
-            group.step_into(ctx.now.mono, input, &mut out);
-            while let Some(output) = out.pop_front() {
-                self.output(ctx, slots, index, output);
-            }
-            ctx.raft_out = out;
-            self.after_step(ctx, index);
+            self.step_one(ctx, slots, index, input);
         }
         self.stepping = false;
+    }
+
+    fn step_one(&mut self, ctx: &mut Ctx, slots: &mut Slots, index: u32, input: Input) {
+        let Some(group) = self.slab.get_mut(index as usize).and_then(|c| c.group.as_mut()) else { return };
+        let mut out = core::mem::take(&mut ctx.raft_out);
+        group.pause(ctx.links.full());
+        if !ctx.links.full().is_empty() && group.is_leader() {
+            self.paused.insert(index);
+        }
+        group.step_into(ctx.now.mono, input, &mut out);
+        while let Some(output) = out.pop_front() {
+            self.output(ctx, slots, index, output);
+        }
+        ctx.raft_out = out;
+        self.after_step(ctx, index);
     }
 
     /// A link that was full is not any more: leaders give their followers what they lack.

@@ -8,6 +8,7 @@
 //! Only 32 bytes are kept per connection. The AES round keys are expanded for each message: that takes tens of
 //! nanoseconds, while an expanded key of the `aes` crate, sized for its portable code, takes 704 bytes.
 
+use super::base64::{GROUP, TEXT, encode, encode_last, text_len};
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{BlockDecryptMut, BlockEncryptMut, InnerIvInit, KeyInit};
 use aes::{Aes128Dec, Aes128Enc};
@@ -21,9 +22,6 @@ use wukong_proto::{Recv, Send, Setting, Text};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 const BLOCK: usize = 16;
-/// Bytes encrypted at a time: their base64 has no padding and is one block of MD5. Larger groups measured slower.
-const GROUP: usize = 48;
-const GROUP_TEXT: usize = text_len(GROUP);
 /// Length of a MsgKey.
 const MSG_KEY: usize = 32;
 
@@ -148,11 +146,8 @@ pub fn exchange(
     if !shared.was_contributory() {
         return Err(KeyError::NotUsable);
     }
-    let mut text = [0; text_len(32)];
-    encode(shared.as_bytes(), &mut text);
-    let digest = hex(Md5::digest(text).into());
-    encode(PublicKey::from(&secret).as_bytes(), &mut text);
-    let server_key = ascii(Bytes::copy_from_slice(&text));
+    let digest = hex(Md5::digest(STANDARD.encode(shared.as_bytes())).into());
+    let server_key = ascii(STANDARD.encode(PublicKey::from(&secret).as_bytes()).into());
     Ok((SessionKeys::new(core::array::from_fn(|at| digest[at]), salt), server_key))
 }
 
@@ -261,7 +256,7 @@ impl<'k> Encoder<'k> {
         while self.filled + bytes.len() >= GROUP {
             let (now, rest) = bytes.split_at(GROUP - self.filled);
             self.group[self.filled..].copy_from_slice(now);
-            self.flush(GROUP, &mut sink);
+            self.flush(&mut sink);
             self.filled = 0;
             bytes = rest;
         }
@@ -274,14 +269,16 @@ impl<'k> Encoder<'k> {
         let padding = BLOCK - self.filled % BLOCK;
         let end = self.filled + padding;
         self.group[self.filled..end].fill(padding as u8);
-        self.flush(end, &mut sink);
+        self.group[end..].fill(0);
+        self.cbc.encrypt_blocks_inout_mut(blocks(&mut self.group[..end]));
+        let mut text = [0; TEXT];
+        let len = encode_last(&self.group, end, &mut text);
+        sink(&text[..len]);
     }
 
-    fn flush(&mut self, len: usize, sink: &mut impl FnMut(&[u8])) {
-        let group = &mut self.group[..len];
-        self.cbc.encrypt_blocks_inout_mut(blocks(group));
-        let mut text = [0; GROUP_TEXT];
-        sink(encode(group, &mut text));
+    fn flush(&mut self, sink: &mut impl FnMut(&[u8])) {
+        self.cbc.encrypt_blocks_inout_mut(blocks(&mut self.group));
+        sink(&encode(&self.group));
     }
 }
 
@@ -318,29 +315,17 @@ impl<'k> Signer<'k> {
     }
 }
 
-/// Length of the padded base64 of `len` bytes.
-const fn text_len(len: usize) -> usize {
-    len.div_ceil(3) * 4
-}
-
-/// Writes the base64 of `bytes`; `text` has room for it.
-fn encode<'t>(bytes: &[u8], text: &'t mut [u8]) -> &'t [u8] {
-    let len = STANDARD.encode_slice(bytes, text).expect("the text fits its buffer");
-    &text[..len]
-}
-
 /// Decodes base64 to the start of `out`, passing over CR and LF, and tells how many bytes. `out` only ever grows.
 fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let room = base64::decoded_len_estimate(text.len());
     if out.len() < room {
         out.resize(room, 0);
     }
-    if let Ok(len) = STANDARD.decode_slice(text, out) {
-        return Some(len);
-    }
-    let mut unwrapped = text.to_vec();
-    unwrapped.retain(|byte| !matches!(byte, b'\r' | b'\n'));
-    STANDARD.decode_slice(unwrapped, out).ok()
+    super::base64::decode(text, out).or_else(|| {
+        let mut unwrapped = text.to_vec();
+        unwrapped.retain(|byte| !matches!(byte, b'\r' | b'\n'));
+        STANDARD.decode_slice(unwrapped, out).ok()
+    })
 }
 
 /// Bytes as cipher blocks to work on in place; their number is a multiple of the block size.

@@ -38,7 +38,7 @@ fn view(delivery: &Delivery, uid: &Text, version: u8, dup: bool) -> Recv {
     if dup {
         flags = flags.with(Flags::DUP);
     }
-    let from_uid = if &*r.from_uid == SYSTEM_UID { Text::default() } else { r.from_uid.clone() };
+    let from_uid = if r.from_uid == SYSTEM_UID { Text::default() } else { r.from_uid.clone() };
     let channel_id = if delivery.channel.kind != channel_type::PERSON {
         Text::from(origin(&delivery.channel.id))
     } else if own {

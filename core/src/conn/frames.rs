@@ -281,6 +281,6 @@ impl Conns {
 }
 
 /// The shard of a user's authority.
-fn home(uid: &str, ctx: &Ctx) -> ShardId {
+fn home(uid: &Text, ctx: &Ctx) -> ShardId {
     shard_of(slot_of(uid, ctx.config.slots), ctx.config.shards)
 }

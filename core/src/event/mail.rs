@@ -187,7 +187,7 @@ pub struct Push {
     pub channel: u32,
     pub activation: u64,
     pub push: u64,
-    pub uids: SmallVec<[Text; 2]>,
+    pub uids: Arc<[Text]>,
     pub deliveries: Deliveries,
 }
 

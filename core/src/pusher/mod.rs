@@ -8,12 +8,15 @@ use crate::ids::ShardId;
 use crate::limits;
 use crate::user::Users;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use wukong_proto::Text;
 
 #[derive(Clone, Debug)]
 struct Item {
-    uid: Text,
+    uids: Arc<[Text]>,
+    /// Whose turn it is, among them.
+    at: usize,
     deliveries: Deliveries,
     /// Deliveries made.
     served: usize,
@@ -44,14 +47,15 @@ impl Pusher {
     pub fn accept(&mut self, ctx: &mut Ctx, push: Push) {
         let Push { from, channel, activation, push, uids, deliveries } = push;
         let last = uids.len().saturating_sub(1);
-        for (i, uid) in uids.into_iter().enumerate() {
+        for (at, uid) in uids.iter().enumerate() {
             let lane_index = crc32fast::hash(uid.as_bytes()) as usize % limits::LANES;
             let lane = &mut self.lanes[lane_index];
             lane.queue.push_back(Item {
-                uid,
+                uids: uids.clone(),
+                at,
                 deliveries: deliveries.clone(),
                 served: 0,
-                credit: (i == last).then_some(from),
+                credit: (at == last).then_some(from),
             });
             if !lane.scheduled {
                 lane.scheduled = true;
@@ -71,8 +75,9 @@ impl Pusher {
                     ctx.run.push_back(RunKey::Lane(index));
                     return handled;
                 }
-                if &*item.uid != SYSTEM_UID
-                    && let Some(short_of) = users.deliver(ctx, &item.uid, delivery)
+                let uid = &item.uids[item.at];
+                if *uid != SYSTEM_UID
+                    && let Some(short_of) = users.deliver(ctx, uid, delivery)
                 {
                     ctx.wait_credit(short_of, WorkClass::Deliver, RunKey::Lane(index));
                     return handled;

@@ -22,7 +22,7 @@ impl GroupCore {
     /// Moves the commit index to what a quorum has durably, in this epoch.
     pub(super) fn try_commit(&mut self) {
         let Some(lead) = self.lead.as_ref() else { return };
-        let mark_at = lead.mark_at;
+        let (mark_at, alone) = (lead.mark_at, lead.peers.is_empty());
         let reached = if self.bug(RaftMutant::LearnerCounted) {
             let mut all = (**self.members()).clone();
             all.learners.clear();
@@ -30,6 +30,11 @@ impl GroupCore {
             let mut reached: Vec<u64> = self.members().members().iter().filter_map(|r| self.counted(*r)).collect();
             reached.sort_unstable_by(|a, b| b.cmp(a));
             reached.get(need).copied()
+        } else if alone {
+            // A leader has a peer for every other member.
+            let mine = self.counted(self.config.me);
+            debug_assert_eq!(mine, self.members().quorum_value(|r| self.counted(r)), "nobody else takes part");
+            mine
         } else {
             self.members().quorum_value(|r| self.counted(r))
         };

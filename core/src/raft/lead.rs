@@ -57,32 +57,35 @@ pub struct Progress {
 }
 
 /// See the module.
+///
+/// Fields lie in memory as they stand here: what every entry touches first.
+#[repr(C)]
 #[derive(Clone, Debug)]
 pub struct Lead {
     pub mark_at: u64,
     pub epoch_committed: bool,
-    pub peers: Vec<Progress>,
-    pub proposals: VecDeque<Proposal>,
-    /// Bytes of entries above the commit index, and each entry's share.
-    pub uncommitted: usize,
-    pub beat_seq: u64,
-    pub beat_at: Instant,
     /// A read waits for a new beat: sent at the end of the step.
     pub beat_wanted: bool,
+    pub settle_tries: u32,
+    pub peers: Vec<Progress>,
+    /// Bytes of entries above the commit index, and each entry's share.
+    pub uncommitted: usize,
+    /// When something was last committed, or began to wait for that.
+    pub waiting: Instant,
+    /// When an idle group settles, or asks again those that did not answer.
+    pub settle_at: Instant,
+    pub hw_news_at: Instant,
+    pub beat_at: Instant,
+    pub proposals: VecDeque<Proposal>,
+    pub reads: VecDeque<Read>,
+    pub transfer: Option<Transfer>,
+    pub beat_seq: u64,
     /// Send times of the beats that are not yet echoed by a quorum.
     pub beats: VecDeque<(u64, Instant)>,
     pub lease_until: Instant,
     /// No lease for the rest of the epoch.
     pub lease_off: bool,
     pub check_at: Instant,
-    /// When something was last committed, or began to wait for that.
-    pub waiting: Instant,
-    pub reads: VecDeque<Read>,
-    pub transfer: Option<Transfer>,
-    pub hw_news_at: Instant,
-    /// When an idle group settles, or asks again those that did not answer.
-    pub settle_at: Instant,
-    pub settle_tries: u32,
     /// Nodes that take no more data for the time being.
     pub paused: Vec<NodeId>,
 }

@@ -3,6 +3,7 @@
 
 use crate::ids::{ChannelKey, ChannelNo, Epoch, ShardId, SlotId};
 use bytes::{BufMut, Bytes, BytesMut};
+use wukong_proto::Text;
 
 /// The pseudo slot of rows that belong to the node, not to a slot.
 pub const NODE_SLOT: SlotId = SlotId(u16::MAX);
@@ -43,11 +44,12 @@ fn start(slot: SlotId, table: u8, more: usize) -> BytesMut {
     k
 }
 
-fn text16(k: &mut BytesMut, s: &str) {
+fn text16(k: &mut BytesMut, s: impl AsRef<[u8]>) {
+    let s = s.as_ref();
     // Ids are bounded far below this by limits.rs; a longer one is our own error.
     assert!(s.len() <= usize::from(u16::MAX), "key part longer than 64 KiB");
     k.put_u16(s.len() as u16);
-    k.put_slice(s.as_bytes());
+    k.put_slice(s);
 }
 
 fn channel(slot: SlotId, table: u8, key: &ChannelKey) -> Bytes {
@@ -162,7 +164,7 @@ pub fn parse_channel(key: &Bytes) -> Option<ChannelKey> {
     if key.len() != 6 + n {
         return None;
     }
-    let id = wukong_proto::Text::try_from(key.slice(5..5 + n)).ok()?;
+    let id = Text::try_from(key.slice(5..5 + n)).ok()?;
     Some(ChannelKey { id, kind: key[5 + n] })
 }
 
@@ -194,7 +196,7 @@ pub fn parse_membership(key: &Bytes, uid: &str) -> Option<ChannelKey> {
     if key.len() != at + 3 + n {
         return None;
     }
-    let id = wukong_proto::Text::try_from(key.slice(at + 2..at + 2 + n)).ok()?;
+    let id = Text::try_from(key.slice(at + 2..at + 2 + n)).ok()?;
     Some(ChannelKey { id, kind: key[at + 2 + n] })
 }
 
@@ -248,7 +250,7 @@ pub fn mark(slot: SlotId, channel: ChannelNo, epoch: Epoch) -> [u8; 18] {
 }
 
 /// Dedup row: the full sender and client_msg_no, so that no two keys share a row.
-pub fn dedup_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &str, client_msg_no: &str) {
+pub fn dedup_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &Text, client_msg_no: &Text) {
     k.clear();
     k.put_u16(slot.0);
     k.put_u8(table::DEDUP);
@@ -258,7 +260,7 @@ pub fn dedup_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &str,
 }
 
 #[must_use]
-pub fn dedup(slot: SlotId, channel: ChannelNo, uid: &str, client_msg_no: &str) -> Bytes {
+pub fn dedup(slot: SlotId, channel: ChannelNo, uid: &Text, client_msg_no: &Text) -> Bytes {
     let mut k = BytesMut::with_capacity(13 + uid.len() + client_msg_no.len());
     dedup_into(&mut k, slot, channel, uid, client_msg_no);
     k.freeze()
@@ -274,7 +276,7 @@ pub fn message_id(slot: SlotId, id: i64) -> [u8; 11] {
 }
 
 /// Last own seq of a sender in a channel.
-pub fn sender_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &str) {
+pub fn sender_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &Text) {
     k.clear();
     k.put_u16(slot.0);
     k.put_u8(table::SENDER);
@@ -283,7 +285,7 @@ pub fn sender_into(k: &mut BytesMut, slot: SlotId, channel: ChannelNo, uid: &str
 }
 
 #[must_use]
-pub fn sender(slot: SlotId, channel: ChannelNo, uid: &str) -> Bytes {
+pub fn sender(slot: SlotId, channel: ChannelNo, uid: &Text) -> Bytes {
     let mut k = BytesMut::with_capacity(11 + uid.len());
     sender_into(&mut k, slot, channel, uid);
     k.freeze()

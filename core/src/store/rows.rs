@@ -68,10 +68,11 @@ impl Row {
 }
 
 /// Appends `u16 length | bytes`. Ids are bounded far below 64 KiB by limits.rs.
-pub fn put_text(out: &mut Vec<u8>, s: &str) {
+pub fn put_text(out: &mut Vec<u8>, s: impl AsRef<[u8]>) {
+    let s = s.as_ref();
     assert!(s.len() <= usize::from(u16::MAX), "text in a row longer than 64 KiB");
     out.extend_from_slice(&(s.len() as u16).to_be_bytes());
-    out.extend_from_slice(s.as_bytes());
+    out.extend_from_slice(s);
 }
 
 /// Ends the row that began at `start`.

@@ -56,7 +56,7 @@ impl World {
             for name in (0..).map(|i| Text::from(format!("u{i}"))) {
                 let last = users.len() + 1 == count;
                 let peers = users.last().into_iter().chain(users.first().filter(|_| last));
-                let fits = |peer: &Text| slot_of(&compose(&name, peer), slots) == slot;
+                let fits = |peer: &Text| slot_of(compose(&name, peer), slots) == slot;
                 if slot_of(&name, slots) == slot && peers.into_iter().all(fits) {
                     users.push(name);
                 }
