@@ -380,3 +380,30 @@ fn a_channel_made_anew_begins_at_one_and_nobody_keeps_the_old_one() {
     }
     assert_eq!(c.send(g, 1, "bob", "once more").1, 1);
 }
+
+#[test]
+fn who_was_away_while_all_settled_is_found_though_nobody_remembers() {
+    let mut c = Cluster::new(3, 1);
+    let g = c.gateway();
+    c.node(g).connected(0, 1, "alice");
+    assert_eq!(c.send(g, 1, "bob", "m1").1, 1);
+    c.pass(SECOND);
+    let away = (g + 1) % 3;
+    c.crash(away);
+    for i in 2..=6 {
+        assert_eq!(c.send(g, 1, "bob", &format!("m{i}")).1, i);
+    }
+    // Settled, with what is remembered of the one that is away; then the others restart, and forget it.
+    c.pass(SECOND * 25);
+    for n in (0..3).filter(|n| *n != away) {
+        c.crash(n);
+        c.start(n);
+        c.pass(SECOND * 4);
+    }
+    c.start(away);
+    c.pass(SECOND * 10);
+    assert_eq!(c.log(away).len(), 1, "nobody calls it");
+    c.pass(SECOND * 55);
+    assert_eq!(c.log(away).len(), 6);
+    assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
+}
