@@ -36,7 +36,8 @@ impl Channels {
         if let Some(index) = self.by_key.get(key) {
             return Some(*index);
         }
-        if self.slab.len() >= limits::CHANNELS_MAX || !slots.hosts(slot_of(&key.id, ctx.config.slots)) {
+        // While the slot's rows are being read, or put in place, nothing can be said of its channels.
+        if self.slab.len() >= limits::CHANNELS_MAX || !slots.hydrated(slot_of(&key.id, ctx.config.slots)) {
             return None;
         }
         let key = ChannelKey { id: key.id.detached(), kind: key.kind };
@@ -44,7 +45,7 @@ impl Channels {
         let channel = Channel::new(ctx, key.clone(), activation);
         let slot = channel.slot;
         self.next_activation += 1;
-        let index = self.slab.insert(channel) as u32;
+        let index = self.slab.insert(Channel { reading: 1, ..channel }) as u32;
         let get = |family, key| Query::Get { family, key };
         // What the slot says of it, as far as it is applied here: a generation that was deleted is not taken up again.
         let record = keys::assignment(slot, &key);
@@ -74,6 +75,7 @@ impl Channels {
         let channel = &mut self.slab[index as usize];
         channel.wanted = true;
         channel.facts = Facts::Loading;
+        channel.reading += 1;
         channel.last_active = ctx.now.mono;
         let (slot, activation) = (channel.slot, channel.activation);
         let rows = [keys::assignment(slot, &channel.key), keys::channel_meta(slot, &channel.key)];
@@ -104,6 +106,7 @@ impl Channels {
         found: Option<Vec<Found>>,
     ) {
         let Some(channel) = self.get(index, activation) else { return };
+        channel.reading -= 1;
         let rows = points(found);
         let record = keys::assignment(channel.slot, &channel.key);
         let record = slots.read_done(channel.slot, &record, rows.as_ref().map(|rows| rows[2].clone()));
@@ -133,6 +136,7 @@ impl Channels {
     ) {
         let Some(channel) = self.get(index, activation) else { return };
         let keys = [keys::assignment(channel.slot, &channel.key), keys::channel_meta(channel.slot, &channel.key)];
+        channel.reading -= 1;
         let loaded = points(found);
         let applied: Vec<Option<Bytes>> = (0..2)
             .map(|i| slots.read_done(channel.slot, &keys[i], loaded.as_ref().map(|rows| rows[i].clone())))

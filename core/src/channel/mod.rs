@@ -216,6 +216,8 @@ struct Channel {
     /// Reads that the group confirms, by its number of each.
     confirming: VecDeque<(u64, ReadJob)>,
     next_read: u64,
+    /// Loads under way that keep rows of the slot in memory.
+    reading: u8,
     /// Generations up to this one were deleted.
     void: u64,
     /// Calls that want the channel deleted: their homes and numbers.
@@ -383,6 +385,7 @@ impl Channel {
             leading: false,
             group: None,
             replica: activation,
+            reading: 0,
             void: 0,
             deletions: Vec::new(),
             head: ChannelHead::default(),

@@ -86,7 +86,7 @@ impl Channel {
             Stage::Stopped => now >= self.last_active + limits::READ_RETRY && self.writes == 0,
             Stage::Running => now >= self.last_active + limits::EVICT_IDLE && asleep && !self.dirty,
         };
-        done && self.is_quiet()
+        done && self.reading == 0 && self.is_quiet()
     }
 
     /// The head row on disk is behind what the recipients' lanes accepted.
