@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// The message path allocates and frees on different threads, which the system's allocator does slowly.
+#[cfg(not(madsim))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(not(madsim))]
 fn main() -> ExitCode {
     wukong_runtime::cli::main()
