@@ -149,6 +149,9 @@ pub const DEDUP_BYTES_MAX: usize = 64 * MIB;
 
 /// Length of a reserved block of message ids (semantics 4.9.1).
 pub const ID_BLOCK_MS: u64 = 1_000;
+/// A follower of a slot that its leader does not hear for so long stands still, though its link be open (cluster-and-raft 4.20): what
+/// it leads gets another leader.
+pub const SILENT: Duration = Duration::from_secs(3);
 /// Entries a slot keeps in its log behind the applied one (cluster-and-raft 4.15).
 pub const SLOT_LOG_SUFFIX: u64 = 10_000;
 /// Entries that a slot keeps for members that lack them: who lacks more begins at a snapshot.

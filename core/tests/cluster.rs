@@ -104,6 +104,12 @@ impl Cluster {
         self.part(a, b);
     }
 
+    /// A node stands still: its links stay open, and nothing passes.
+    fn freeze(&mut self, n: usize) {
+        let others = (0..self.nodes.len()).filter(|o| *o != n);
+        self.cut.extend(others.map(|o| (n.min(o), n.max(o))));
+    }
+
     fn heal(&mut self) {
         for (a, b) in std::mem::take(&mut self.cut) {
             self.join(a, b);
@@ -302,6 +308,25 @@ fn a_channel_is_led_where_its_slot_is() {
             assert!(c.time - asked < SECOND, "{times}: it took {} ms", (c.time - asked) / 1_000_000);
         }
     }
+}
+
+#[test]
+fn a_leader_that_stands_still_while_its_links_are_open_is_replaced() {
+    let mut c = Cluster::new(3, 1);
+    let g = c.gateway();
+    c.node(g).connected(0, 1, "alice");
+    assert_eq!(c.send(g, 1, "bob", "before").1, 1);
+    c.pass(SECOND);
+    c.freeze(g);
+    c.pass(SECOND * 8);
+    let other = c.gateway();
+    assert_ne!(other, g, "somebody else leads the slot");
+    c.node(other).connected(0, 2, "alice");
+    assert_eq!(c.send(other, 2, "bob", "after").1, 2, "and its channels");
+    c.heal();
+    c.pass(SECOND * 3);
+    assert_eq!((c.log(0), c.log(0)), (c.log(1), c.log(2)));
+    assert_eq!(c.log(g).len(), 2);
 }
 
 /// A process ended between the log's new beginning and the rows of its snapshot: the next one puts them in place before it serves.

@@ -247,7 +247,7 @@ impl Channels {
     /// Links came or went: channels that are looked after here, and whose leader does not run, get another one. Fencing makes a
     /// false alarm harmless.
     pub fn elect_for_lost(&mut self, ctx: &mut Ctx, slots: &mut Slots) {
-        let lost = |c: &Channel| c.controller.as_ref().is_some_and(|c| leader_is_lost(ctx, c));
+        let lost = |ch: &Channel| ch.controller.as_ref().is_some_and(|c| leader_is_lost(ctx, slots, ch.slot, c));
         let due: Vec<u32> = self.slab.iter().filter(|(_, c)| lost(c)).map(|(i, _)| i as u32).collect();
         for index in due {
             if let Some(c) = self.slab[index as usize].controller.as_mut() {
@@ -309,9 +309,10 @@ impl Channels {
     }
 }
 
-/// Whether the process that the record names as leader is not this one, and none that a link is open to.
-pub(super) fn leader_is_lost(ctx: &Ctx, controller: &Controller) -> bool {
-    controller.assignment.leader.is_some_and(|(r, incarnation)| !ctx.runs(r, incarnation))
+/// Whether the process that the record names as leader is not this one, and none that a link is open to; or it is, and stands still.
+pub(super) fn leader_is_lost(ctx: &Ctx, slots: &Slots, slot: SlotId, controller: &Controller) -> bool {
+    let lost = |(r, incarnation)| !ctx.runs(r, incarnation) || slots.is_silent(ctx, slot, r);
+    controller.assignment.leader.is_some_and(lost)
 }
 
 /// A channel is led where its slot is. Said again whenever the record names somebody else: a fence round elects whoever has most.

@@ -29,10 +29,11 @@ impl Channels {
                 ctx.persist(PersistWaiter::SyncOnly, PersistClass::Lazy);
             }
         }
+        let slot = channel.slot;
         if let Some(c) = channel.controller.as_mut().filter(|c| c.deadline() <= now) {
             c.on_time(now);
             // A proposal to elect may have been lost with an office of the slot.
-            if leader_is_lost(ctx, c) {
+            if leader_is_lost(ctx, slots, slot, c) {
                 c.elect(now);
             }
             self.drive(ctx, slots, index);

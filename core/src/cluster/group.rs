@@ -35,12 +35,13 @@ impl Slot {
     }
 
     /// Serves while it leads and has applied what older epochs left. Some: that has just begun, or ended.
-    pub(super) fn judge(&mut self) -> Option<bool> {
+    pub(super) fn judge(&mut self, now: Instant) -> Option<bool> {
         let group = self.group.as_ref()?;
         let leads = group.epoch_committed() && group.mark_at().is_some_and(|at| self.applied >= at);
         match (self.stage, leads) {
             (Stage::Running, true) => {
                 self.stage = Stage::Serving;
+                self.serving_since = now;
                 Some(true)
             }
             (Stage::Serving, _) if !group.is_leader() => {

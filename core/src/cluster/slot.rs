@@ -69,6 +69,8 @@ pub(super) enum Stage {
 pub(super) struct Slot {
     pub id: SlotId,
     pub stage: Stage,
+    /// When it last began to serve.
+    pub serving_since: Instant,
     /// None while loading.
     pub group: Option<Box<GroupCore>>,
     /// Whether somebody is known to lead, or nobody ever will: what the start of the shard waits for.
@@ -134,6 +136,7 @@ impl Slots {
                 let slot = Slot {
                     id,
                     stage: Stage::Loading,
+                    serving_since: Instant(0),
                     group: None,
                     known: false,
                     applied: 0,
@@ -183,6 +186,16 @@ impl Slots {
     #[must_use]
     pub fn leader(&self, id: SlotId) -> Option<Replica> {
         self.slots.get(&id.0)?.group.as_ref()?.leader()
+    }
+
+    /// Whether the slot is led here, and that member was not heard since long: its process is not gone, and does nothing.
+    #[must_use]
+    pub fn is_silent(&self, ctx: &Ctx, id: SlotId, member: Replica) -> bool {
+        let Some(slot) = self.slots.get(&id.0).filter(|s| s.stage == Stage::Serving && member != ctx.replica()) else {
+            return false;
+        };
+        let heard = slot.group.as_ref().and_then(|g| g.heard(member));
+        ctx.now.mono.since(heard.unwrap_or(slot.serving_since).max(slot.serving_since)) >= limits::SILENT
     }
 
     /// Whether it is a slot of this shard.
@@ -275,7 +288,7 @@ impl Slots {
         self.answer_asks(ctx, id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.try_restore(ctx);
-        match slot.judge() {
+        match slot.judge(ctx.now.mono) {
             Some(true) => slot.begin_dirty_scan(ctx, None),
             Some(false) => self.lost.push(slot.id),
             None => {}

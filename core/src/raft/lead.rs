@@ -365,6 +365,12 @@ impl GroupCore {
         self.step_down();
     }
 
+    /// When the leader last heard a peer; None: not in this epoch, or it does not lead.
+    #[must_use]
+    pub fn heard(&self, peer: Replica) -> Option<Instant> {
+        self.lead.as_ref()?.peer_ref(peer)?.seen
+    }
+
     /// The links to these nodes are full of data: their replicas of this group get none until they take what waits (4.21).
     pub fn pause(&mut self, nodes: &[NodeId]) {
         if let Some(lead) = self.lead.as_mut().filter(|l| l.paused != nodes) {

@@ -204,6 +204,21 @@ impl World {
         }
     }
 
+    /// A client is rightly told of `seq`: everything up to there is committed. Whoever says so may die before its turn is over, and the
+    /// channel be deleted before anybody else says it.
+    pub(super) fn note_said(&mut self, channel: ChannelIx, generation: u64, seq: u64) {
+        let era = self.era(channel, generation);
+        let known = self.truth.committed.entry(era).or_default().len() as u64;
+        for seq in known + 1..=seq {
+            let rows: Vec<(Record, bool)> =
+                (0..self.nodes.len()).filter_map(|m| self.row_of(m, channel, generation, seq)).collect();
+            let on = |id: i64| rows.iter().filter(|(r, synced)| *synced && r.message_id == id).count();
+            let Some((record, _)) = rows.iter().find(|(r, _)| on(r.message_id) >= self.majority()) else { return };
+            self.history.era_of.insert(record.message_id, era);
+            self.truth.committed.entry(era).or_default().push(record.clone());
+        }
+    }
+
     /// A leader says that the recipients' lanes have these: whoever was connected here before it led gets them.
     fn handed_on(&mut self, n: usize, (channel, generation): (ChannelIx, u64), since: u64, from: u64, to: u64) {
         let users = self.history.channels[channel as usize].users;

@@ -148,7 +148,9 @@ impl World {
             wrong.0 |= if others > 0 { Wrongs::OTHER_ROW } else { Wrongs::ABSENT };
             return None;
         };
-        if !self.may_be_committed(channel, generation, seq, durable) {
+        if self.may_be_committed(channel, generation, seq, durable) {
+            self.note_said(channel, generation, seq);
+        } else {
             wrong.0 |= Wrongs::NOT_DURABLE;
         }
         Some((record, self.era(channel, generation)))
