@@ -76,6 +76,8 @@ impl Slot {
         // Until its rows are in place nothing is applied; what the log kept is read again then.
         self.cut_queue(0, told);
         self.stage = Stage::Loading;
+        // Whatever this replica was sending when it led is not made of the rows that come now.
+        self.outgoing = None;
         self.restoring = Some(Restoring { base: base.index, step: Step::Basing, after: None, more: true });
     }
 
