@@ -46,24 +46,18 @@ pub(super) struct Walk {
     pub ticket: u64,
 }
 
-fn behind(key: &Bytes) -> Bytes {
-    let mut next = key.to_vec();
-    next.push(0);
-    Bytes::from(next)
-}
-
 impl Walk {
     /// From behind `after`; None: from the first.
     pub fn new(slot: SlotId, after: Option<&ChannelKey>) -> Self {
         use keys::table::HEAD;
-        let from = after.map_or_else(|| keys::single(slot, HEAD), |c| behind(&keys::head(slot, c)));
+        let from = after.map_or_else(|| keys::single(slot, HEAD), |c| keys::after(&keys::head(slot, c)));
         Self { slot, from, to: keys::table_end(slot, HEAD), page: None, ticket: 0 }
     }
 
     /// Up to this one, and no further.
     pub fn end_at(&mut self, upto: Option<&ChannelKey>) {
         if let Some(upto) = upto {
-            self.to = behind(&keys::head(self.slot, upto));
+            self.to = keys::after(&keys::head(self.slot, upto));
         }
     }
 
@@ -91,7 +85,7 @@ impl Walk {
             return Step::Page { seen, more };
         }
         let Some(Found::Page { rows, more }) = found.into_iter().next() else { return Step::Unreadable };
-        let next = rows.last().filter(|_| more).map_or_else(|| self.to.clone(), |(last, _)| behind(last));
+        let next = rows.last().filter(|_| more).map_or_else(|| self.to.clone(), |(last, _)| keys::after(last));
         let mut seen: Vec<Seen> = rows.into_iter().filter_map(|(key, row)| Seen::of(key, &row)).collect();
         for other in others {
             let key = keys::head(self.slot, &other.channel);
