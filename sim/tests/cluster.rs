@@ -1,22 +1,15 @@
 //! Kept plans of clusters of shards hold, and runs repeat.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use wukong_sim::cli::cluster::load;
+use wukong_sim::cli::scenarios_in;
 use wukong_sim::cluster::plan::Plan;
 use wukong_sim::cluster::run::run;
 use wukong_sim::cluster::world::Mode;
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/cluster");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "scn"));
-    files.sort();
-    files
-}
-
 #[test]
 fn kept_plans_hold() {
-    let files = files();
+    let files = scenarios_in("cluster");
     assert!(files.len() >= 9);
     let holds = |file: &Path| {
         let plan = load(file).unwrap();

@@ -1,7 +1,7 @@
 //! Kept plans of replication groups hold, and runs repeat.
 
-use std::path::{Path, PathBuf};
 use wukong_sim::cli::raft::load;
+use wukong_sim::cli::scenarios_in;
 use wukong_sim::raft::cluster::Mode;
 use wukong_sim::raft::explain::{Moment, explain};
 use wukong_sim::raft::explore::explore;
@@ -9,17 +9,9 @@ use wukong_sim::raft::plan::Plan;
 use wukong_sim::raft::run::run;
 use wukong_sim::raft::small::{Bounds, search};
 
-fn files(below: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios/raft").join(below);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "scn"));
-    files.sort();
-    files
-}
-
 #[test]
 fn kept_plans_hold() {
-    let files = [files(""), files("mutants")].concat();
+    let files = [scenarios_in("raft"), scenarios_in("raft/mutants")].concat();
     assert!(files.len() >= 11);
     for file in files {
         let plan = load(&file).unwrap();

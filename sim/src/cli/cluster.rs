@@ -275,7 +275,7 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
             continue;
         }
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed = directed("../tests/scenarios/cluster/mutants", &name).into_iter();
+        let directed = directed("cluster/mutants", &name).into_iter();
         let directed = directed.filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok());
         let plans = directed.map(|p| (p, true)).chain((0..seeds).map(|s| (Plan::generate(s, ms), false)));
         let caught = hunt(&name, plans, |p| p.seed, |p| run(p, mode).violations.into_iter().next());

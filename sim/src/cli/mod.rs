@@ -25,6 +25,16 @@ pub fn kept() -> PathBuf {
     std::env::temp_dir().join("wukong-sim")
 }
 
+/// The scenario files of a folder of `tests/scenarios`, in order; none if there is no such folder.
+#[must_use]
+pub fn scenarios_in(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios").join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "scn"));
+    files.sort();
+    files
+}
+
 /// Reads a scenario.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub fn mutants(only: Option<&str>, budget: u64, events: u64) -> bool {
             continue;
         }
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed = directed("../tests/scenarios/mutants", &name);
+        let directed = directed("mutants", &name);
         let scenarios = directed.iter().filter_map(|p| load(p).ok().map(|s| (s, true)));
         let generated = (0..budget).map(|seed| (plan::generate(seed, events), false));
         let mut runs = 0;
@@ -80,19 +80,12 @@ pub(super) fn hunt<P>(
     Hunt { is_caught: caught.is_some(), runs, took }
 }
 
-/// Scenarios written for a mutant, in a folder beside this crate.
+/// Scenarios written for a mutant.
 #[cfg(feature = "mutants")]
 pub(super) fn directed(folder: &str, name: &str) -> Vec<std::path::PathBuf> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let mut found: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.file_stem().is_some_and(|s| s.to_string_lossy().starts_with(name)))
-        .collect();
-    found.sort();
-    found
+    let mut files = super::scenarios_in(folder);
+    files.retain(|f| f.file_stem().is_some_and(|s| s.to_string_lossy().starts_with(name)));
+    files
 }
 
 /// Without the feature there is nothing to plant.

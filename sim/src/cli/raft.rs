@@ -273,7 +273,7 @@ fn mutants(only: Option<&str>, seeds: u64, ms: u64) -> bool {
             continue;
         }
         let mode = Mode { mutant: Some(mutant), ..Mode::default() };
-        let directed: Vec<Plan> = directed("../tests/scenarios/raft/mutants", &name)
+        let directed: Vec<Plan> = directed("raft/mutants", &name)
             .into_iter()
             .filter_map(|p| load(&p).map_err(|e| eprintln!("{e}")).ok())
             .collect();

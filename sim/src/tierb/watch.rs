@@ -163,6 +163,7 @@ impl Machine for Watched {
             let struck = self.strikes(&output).then_some(self.bug).flatten();
             if struck == Some(Bug::RefuseStored) {
                 refuse(&mut output);
+                self.stage.with(|w| w.cover.hit("refused what is stored"));
             }
             self.leaves(&output);
             self.handed_out = true;
